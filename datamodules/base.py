@@ -1,0 +1,382 @@
+"""Data modules for data that fit in memory."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Generator, Tensor
+
+from datamodules.errors import DataError
+from datamodules.loader import Augment, BatchLoader, check_batch_size
+
+ArrayLike = Tensor | npt.NDArray[Any]
+
+_CHUNK = 4096  # samples looked at at once, so that checks need little memory beside the data
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples of one purpose.
+
+    Args:
+        features: ``(samples, ...)``.
+        targets: ``(samples, ...)``.
+    """
+
+    features: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of a data set; no sample is in two of them."""
+
+    train: Split
+    val: Split
+    test: Split
+
+
+class Standardize:
+    """Subtracts a mean and divides by a standard deviation.
+
+    Args:
+        mean: broadcastable to a batch of features.
+        std: likewise, greater than zero.
+
+    Shape:
+        ``(batch, ...)`` any type → the same shape, float32.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean = mean.float()
+        self.std = std.float()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        if self.mean.device != features.device:
+            self.mean, self.std = self.mean.to(features.device), self.std.to(features.device)
+        # A new tensor in any case: in place would be on the data themselves, since a batch may be a view of them.
+        return features.sub(self.mean).div_(self.std)
+
+
+class InMemoryDataModule(LightningDataModule):
+    """The common part: a subclass says where the samples come from, this class checks, standardises and batches.
+
+    Args:
+        batch_size: samples a training batch.
+        eval_batch_size: samples a batch of validation, test and prediction.
+        standardize: subtract the mean and divide by the standard deviation of the training split.
+        augment: works on whole training batches, see :data:`datamodules.loader.Augment`.
+        drop_last: leave out the last training batch of an epoch if it is not full. Nothing is ever left out in
+            evaluation.
+        seed: of the split, the order and the augmentation; ``None`` takes that of ``seed_everything``, else 0.
+
+    Raises:
+        DataError: from the constructor, values out of range; from ``setup``, data that cannot be used.
+    """
+
+    #: What the data are called in reports.
+    dataset_name = "tensors"
+
+    #: Number of classes, where the targets are class indices.
+    num_classes: int | None = None
+
+    # Ranks may outnumber the batches of a small evaluation.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        eval_batch_size: int = 1000,
+        standardize: bool = False,
+        augment: Augment | None = None,
+        drop_last: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_batch_size(batch_size)
+        check_batch_size(eval_batch_size)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.standardize = standardize
+        self.augment = augment
+        self.drop_last = drop_last
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.mean: Tensor | None = None
+        self.std: Tensor | None = None
+        self._splits: Splits | None = None
+
+    @abstractmethod
+    def load_splits(self) -> Splits:
+        """The samples; called once, from ``setup``."""
+
+    @property
+    def splits(self) -> Splits:
+        """The samples of each split, unscaled; there after ``setup``."""
+        if self._splits is None:
+            raise RuntimeError(f"{type(self).__name__}: call setup() first")
+        return self._splits
+
+    @property
+    def description(self) -> str:
+        """One line: the name, the size of each split, the shape of a sample, the classes."""
+        splits = self.splits
+        sizes = ", ".join(f"{len(getattr(splits, name)):,} {name}" for name in ("train", "val", "test"))
+        shape = "x".join(map(str, splits.train.features.shape[1:])) or "1"
+        classes = "" if self.num_classes is None else f", {self.num_classes} classes"
+        return f"{self.dataset_name}: {sizes}; samples of {shape}{classes}"
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._splits is not None:
+            return
+        splits = self.load_splits()
+        for name in ("train", "val", "test"):
+            check_split(name, getattr(splits, name))
+        if self.drop_last and len(splits.train) < self.batch_size:
+            raise DataError(
+                f"the training split has {len(splits.train)} samples, fewer than one batch of {self.batch_size}: "
+                f"lower batch_size to at most {len(splits.train)}, or use more data"
+            )
+        if self.standardize:
+            self.mean, self.std = feature_statistics(splits.train.features)
+        self._splits = splits
+
+    def _loader(self, split: Split, *, train: bool) -> BatchLoader:
+        return BatchLoader(
+            split.features,
+            split.targets,
+            self.batch_size if train else self.eval_batch_size,
+            shuffle=train,
+            drop_last=train and self.drop_last,
+            seed=self.seed,
+            augment=self.augment if train else None,
+            preprocess=None if self.mean is None or self.std is None else Standardize(self.mean, self.std),
+            device=self._data_device(),
+        )
+
+    def _data_device(self) -> torch.device | None:
+        """The GPU in use, if all splits together take less than a quarter of its free memory."""
+        if self.trainer is None or self.trainer.strategy.root_device.type != "cuda":
+            return None
+        device = self.trainer.strategy.root_device
+        splits = (self.splits.train, self.splits.val, self.splits.test)
+        size = sum(split.features.nbytes + split.targets.nbytes for split in splits)
+        return device if size < torch.cuda.mem_get_info(device)[0] / 4 else None
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader(self.splits.train, train=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader(self.splits.val, train=False)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader(self.splits.test, train=False)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The test split, in order."""
+        return self._loader(self.splits.test, train=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The name of the data and the statistics they were standardised with, for whoever uses the model later."""
+        return {"dataset": self.dataset_name, "mean": self.mean, "std": self.std}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that a resumed run goes on with the data it began with.
+
+        Raises:
+            DataError: it does not.
+        """
+        self.setup()
+        before = state_dict["dataset"]
+        if before != self.dataset_name:
+            raise DataError(f"the checkpoint was trained on {before!r}, but the data at hand are {self.dataset_name!r}")
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            saved = state_dict[name]
+            if (saved is None) != (value is None) or (saved is not None and not torch.equal(saved, value)):
+                raise DataError(
+                    f"the {name} of the training split differs from that in the checkpoint: the data, the seed or the "
+                    "split have changed since"
+                )
+
+
+class TensorDataModule(InMemoryDataModule):
+    """Any features and targets, split into training, validation and test, and batched.
+
+    Args:
+        features: ``(samples, ...)`` tensor or NumPy array; 64-bit floats become 32-bit.
+        targets: ``(samples, ...)`` tensor or NumPy array; integers become int64 (class indices), 64-bit floats
+            32-bit.
+        val_size: samples for validation: a share in (0, 1), or a number.
+        test_size: samples for the test, likewise; ignored if ``test`` is given.
+        test: a test set of its own, ``(features, targets)``, used whole and in order.
+        batch_size: see :class:`InMemoryDataModule`, as for the arguments below.
+        eval_batch_size: see there.
+        standardize: see there; each feature (for images each channel) by itself.
+        augment: see there.
+        drop_last: see there.
+        seed: see there.
+
+    Raises:
+        DataError: empty data, lengths that differ, NaN or infinity, a split that would be empty, a training split
+            smaller than a batch, or a constant feature when standardising.
+
+    Example:
+        >>> data = TensorDataModule(torch.randn(100, 4), torch.randint(3, (100,)), batch_size=16)
+        >>> data.setup()
+        >>> len(data.splits.train), len(data.splits.val), len(data.splits.test)
+        (80, 10, 10)
+    """
+
+    def __init__(
+        self,
+        features: ArrayLike,
+        targets: ArrayLike,
+        *,
+        val_size: float = 0.1,
+        test_size: float = 0.1,
+        test: tuple[ArrayLike, ArrayLike] | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 1000,
+        standardize: bool = False,
+        augment: Augment | None = None,
+        drop_last: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, standardize, augment, drop_last, seed)
+        self._data = as_split(features, targets)
+        self._test = None if test is None else as_split(*test)
+        self.val_size = val_size
+        self.test_size = test_size
+        classes = [part.targets for part in (self._data, self._test) if part is not None and len(part)]
+        if all(labels.dtype == torch.int64 and labels.ndim == 1 for labels in classes) and classes:
+            lowest = min(int(labels.min()) for labels in classes)
+            if lowest < 0:
+                raise DataError(f"label {lowest} is negative: class indices count from 0")
+            self.num_classes = 1 + max(int(labels.max()) for labels in classes)
+
+    def load_splits(self) -> Splits:
+        sizes = [split_size("val_size", self.val_size, len(self._data))]
+        if self._test is None:
+            sizes.append(split_size("test_size", self.test_size, len(self._data)))
+        rest, *parts = random_split(self._data, sizes, self.seed)
+        return Splits(train=rest, val=parts[0], test=self._test if self._test is not None else parts[1])
+
+
+def as_split(features: ArrayLike, targets: ArrayLike) -> Split:
+    """Tensors or arrays as a :class:`Split`, in the types that networks and losses take."""
+    return Split(_as_tensor("features", features), _as_tensor("targets", targets, labels=True))
+
+
+def _as_tensor(name: str, values: ArrayLike, *, labels: bool = False) -> Tensor:
+    if isinstance(values, np.ndarray):
+        try:
+            values = torch.from_numpy(np.ascontiguousarray(values))
+        except TypeError as error:
+            raise DataError(f"{name} of NumPy type {values.dtype} cannot become a tensor: convert them first") from error
+    if not isinstance(values, Tensor):
+        raise DataError(f"{name} must be a tensor or a NumPy array, got {type(values).__name__}")
+    if values.ndim == 0:
+        raise DataError(f"{name} must have a first dimension that counts samples, got a single number")
+    if values.dtype == torch.float64:
+        return values.float()
+    if labels and not values.is_floating_point() and values.dtype != torch.bool:
+        return values.long()
+    return values
+
+
+def split_size(name: str, size: float, total: int) -> int:
+    """A share in (0, 1) or a number of samples, as a number of samples out of ``total``.
+
+    Raises:
+        DataError: it is negative, or nothing would be left, or the part would be empty.
+    """
+    share = isinstance(size, float) and not size.is_integer()
+    if (share and not 0.0 < size < 1.0) or size < 1 and not share:
+        raise DataError(f"{name} must be a share between 0 and 1 or a number of samples, got {size!r}")
+    count = round(size * total) if share else int(size)
+    if not 1 <= count < total:
+        raise DataError(f"{name}={size!r} makes {count} of {total} samples: this part and the rest must not be empty")
+    return count
+
+
+def random_split(data: Split, sizes: Sequence[int], seed: int) -> list[Split]:
+    """The rest and parts of the given sizes, drawn without overlap by ``seed``; each keeps the order of the data."""
+    if len(data.features) != len(data.targets):
+        raise DataError(
+            f"there are {len(data.features)} features but {len(data.targets)} targets: each sample needs both"
+        )
+    rest = len(data) - sum(sizes)
+    if rest < 1:
+        raise DataError(f"of {len(data)} samples {sum(sizes)} are for validation and test: none are left for training")
+    order = torch.randperm(len(data), generator=Generator().manual_seed(seed))
+    chosen = [part.sort().values for part in order.split([rest, *sizes])]
+    return [Split(data.features[part], data.targets[part]) for part in chosen]
+
+
+def check_split(name: str, split: Split) -> None:
+    """Raise a :class:`DataError` if a split is empty, unpaired, or holds NaN or infinity."""
+    if len(split.features) != len(split.targets):
+        raise DataError(
+            f"the {name} split has {len(split.features)} features but {len(split.targets)} targets: "
+            "each sample needs both"
+        )
+    if len(split) == 0:
+        raise DataError(f"the {name} split is empty")
+    for field in ("features", "targets"):
+        values: Tensor = getattr(split, field)
+        if not (values.is_floating_point() or values.is_complex()):
+            continue
+        for start in range(0, len(values), _CHUNK):
+            finite = values[start : start + _CHUNK].isfinite()
+            if not finite.all():
+                where = (~finite).nonzero()[0].tolist()
+                where[0] += start
+                raise DataError(
+                    f"the {field} of the {name} split hold {values[tuple(where)].item()} in sample {where[0]}"
+                    + (f", at {tuple(where[1:])}" if len(where) > 1 else "")
+                    + ": remove or replace such values first"
+                )
+
+
+def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, or of each channel of images, over the samples.
+
+    Shape:
+        ``(samples, n)`` → two of ``(n,)``; ``(samples, channels, height, width)`` → two of ``(channels, 1, 1)``.
+
+    Raises:
+        DataError: a feature or channel is constant.
+    """
+    axes = [axis for axis in range(features.ndim) if axis != 1]
+    shape = features.shape[1:2] + (1,) * (features.ndim - 2)
+    total = torch.zeros(features.shape[1:2], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    # 32 bits are exact enough for a chunk of bytes, and four times as fast.
+    precision = torch.float64 if features.is_floating_point() else torch.float32
+    # Sums of squares lose digits where the mean is large, so they are taken about the first sample's mean.
+    pivot = features[:1].to(precision).mean(dim=axes, keepdim=True)
+    for start in range(0, len(features), _CHUNK):
+        chunk = features[start : start + _CHUNK].to(precision) - pivot
+        total += chunk.sum(dim=axes)
+        squares += chunk.square().sum(dim=axes)
+    count = features.numel() / max(1, total.numel())
+    mean = total / count
+    std = (squares / count - mean.square()).clamp_min(0).sqrt()
+    constant = (std <= 1e-12 * (1 + mean.abs())).nonzero()
+    if len(constant):
+        names = constant[0].tolist()
+        raise DataError(
+            f"feature {names[0] if names else 0} is constant over the training split and cannot be standardised: "
+            "remove it, or use standardize=False"
+        )
+    return (mean + pivot.flatten().reshape(mean.shape)).float().reshape(shape), std.float().reshape(shape)

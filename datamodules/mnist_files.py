@@ -1,0 +1,258 @@
+"""The files of MNIST and its relatives: found, checked, extracted, downloaded.
+
+Names, addresses and MD5 sums are torchvision's; the layout on disk is torchvision's too (``<data_dir>/MNIST/raw``), so
+each can use what the other has fetched. No byte is used that has not been checked: what is parsed is what was read and
+checked, in one piece, never the file a second time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+from torch import Tensor
+from torchvision import datasets
+
+from datamodules.download import download
+from datamodules.errors import DataError
+from datamodules.idx import parse_idx
+
+DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST"]
+DATASETS: tuple[DatasetName, ...] = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST")
+
+_NUM_CLASSES = 10
+_SIZE = 28
+_SAMPLES = {"train": 60_000, "t10k": 10_000}
+_EMNIST_SAMPLES = {"train": 240_000, "test": 40_000}
+
+# CRC-32 of the extracted files, so that they can be checked without their archives.
+_MNIST_CRC32 = {
+    "train-images-idx3-ubyte": 0xE9F4D8B3,
+    "train-labels-idx1-ubyte": 0xE0CB4AD2,
+    "t10k-images-idx3-ubyte": 0x91373BDF,
+    "t10k-labels-idx1-ubyte": 0x4AB9EFF9,
+}
+
+
+@dataclass(frozen=True)
+class _File:
+    """One IDX file, and the archive it comes in."""
+
+    name: str
+    archive: str
+    md5: str | None  # of the archive; None where only a larger archive has an official sum
+    crc32: int | None  # of the file; None where it is in the archive's own trailer
+
+
+class MNISTFiles:
+    """The raw files of one data set below ``data_dir``.
+
+    Args:
+        data_dir: the folder of all data sets.
+        dataset: ``"MNIST"``, ``"FashionMNIST"``, ``"KMNIST"`` or ``"EMNIST"`` (its digits).
+        may_download: fetch what is missing or damaged.
+    """
+
+    def __init__(self, data_dir: Path, dataset: DatasetName, *, may_download: bool) -> None:
+        self.dataset = dataset
+        self.source = getattr(datasets, dataset)
+        self.folder = data_dir / dataset / "raw"
+        self.may_download = may_download
+
+    def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
+        """Images ``(samples, 28, 28)`` and labels ``(samples,)`` of the training or the test set, uint8.
+
+        Raises:
+            DataError: a file is missing or damaged and could not be mended; names it and says what to do.
+        """
+        if self.dataset == "EMNIST":
+            part = "train" if train else "test"
+            stem, samples = f"emnist-digits-{part}", _EMNIST_SAMPLES[part]
+        else:
+            part = "train" if train else "t10k"
+            stem, samples = part, _SAMPLES[part]
+        images_name, labels_name = f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte"
+        images = parse_idx(self.read(images_name), str(self.folder / images_name))
+        labels = parse_idx(self.read(labels_name), str(self.folder / labels_name))
+        if images.shape != (samples, _SIZE, _SIZE):
+            raise DataError(
+                f"{self.folder / images_name} is damaged: its shape is {tuple(images.shape)} instead of "
+                f"{(samples, _SIZE, _SIZE)}; {self._advice()}"
+            )
+        if labels.shape != (samples,):
+            raise DataError(
+                f"{self.folder / labels_name} is damaged: its shape is {tuple(labels.shape)} instead of "
+                f"{(samples,)}; {self._advice()}"
+            )
+        if int(labels.max()) >= _NUM_CLASSES:
+            raise DataError(
+                f"{self.folder / labels_name} is damaged: it holds the label {int(labels.max())}, beyond "
+                f"0..{_NUM_CLASSES - 1}; {self._advice()}"
+            )
+        if self.dataset == "EMNIST":
+            images = images.transpose(1, 2).contiguous()  # EMNIST is stored on its side
+        return images, labels
+
+    def read(self, name: str) -> bytes:
+        """The checked contents of one file: as extracted, else from its archive, else downloaded.
+
+        Raises:
+            DataError: none of these could be had.
+        """
+        file = self._files()[name]
+        contents = self._extracted(file)
+        if contents is not None:
+            return contents
+        with self._lock():
+            # Another process may have done it while this one waited.
+            contents = self._extracted(file)
+            if contents is None:
+                contents = self._from_archive(file)
+                _write_beside(self.folder / file.name, contents)
+            return contents
+
+    def _files(self) -> dict[str, _File]:
+        if self.dataset == "EMNIST":
+            names = [
+                f"emnist-digits-{part}-{kind}"
+                for part in ("train", "test")
+                for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+            ]
+            return {name: _File(name, f"{name}.gz", None, None) for name in names}
+        crc32 = _MNIST_CRC32 if self.dataset == "MNIST" else {}
+        files = [(archive.removesuffix(".gz"), archive, md5) for archive, md5 in self.source.resources]
+        return {name: _File(name, archive, md5, crc32.get(name)) for name, archive, md5 in files}
+
+    def _extracted(self, file: _File) -> bytes | None:
+        """The extracted file, if it is there and intact."""
+        contents = _read_if_there(self.folder / file.name)
+        if contents is None:
+            return None
+        crc32 = file.crc32
+        if crc32 is None:
+            archive = self._intact_archive(file)
+            if archive is None:
+                return None  # nothing to check it against
+            # A gzip file ends with the CRC-32 and the length of what is in it (RFC 1952).
+            crc32 = int.from_bytes(archive[-8:-4], "little")
+        return contents if zlib.crc32(contents) == crc32 else None
+
+    def _intact_archive(self, file: _File) -> bytes | None:
+        archive = _read_if_there(self.folder / file.archive)
+        if archive is None or (file.md5 is not None and _md5(archive) != file.md5):
+            return None
+        return archive
+
+    def _from_archive(self, file: _File) -> bytes:
+        archive = self._intact_archive(file)
+        contents = None if archive is None else _gunzip(archive)
+        if contents is None:
+            self._fetch(file)
+            archive = self._intact_archive(file)
+            contents = None if archive is None else _gunzip(archive)
+        if contents is None:
+            raise DataError(f"{self.folder / file.archive} is damaged; {self._advice()}")
+        return contents
+
+    def _fetch(self, file: _File) -> None:
+        """Bring the archive of ``file`` into the folder."""
+        # EMNIST comes as one archive of archives, of which torchvision keeps only the outer one.
+        bundle = self.folder / "gzip.zip" if self.dataset == "EMNIST" else None
+        bundled = [each.archive for each in self._files().values()]
+        if bundle is not None and bundle.is_file() and _md5(bundle.read_bytes()) == self.source.md5:
+            _unzip_members(bundle, self.folder, bundled)
+            return
+        if not self.may_download:
+            raise DataError(f"{self._state(file)}; {self._advice()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if bundle is not None:
+                download([self.source.url], bundle, self.source.md5)
+                _unzip_members(bundle, self.folder, bundled)
+            else:
+                assert file.md5 is not None
+                urls = [mirror + file.archive for mirror in self.source.mirrors]
+                download(urls, self.folder / file.archive, file.md5)
+        except OSError as error:
+            raise DataError(f"{self._state(file)}, and {self.folder} cannot be written to ({error})") from error
+        except DataError as error:
+            raise DataError(f"{self._state(file)}, and {error}") from error
+
+    def _state(self, file: _File) -> str:
+        """What is wrong with a file, for an error."""
+        extracted, archive = self.folder / file.name, self.folder / file.archive
+        there = [str(path) for path in (extracted, archive) if path.is_file()]
+        if not there:
+            return f"{extracted} is missing, and so is {archive.name}"
+        return f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} damaged, or cannot be checked"
+
+    def _advice(self) -> str:
+        archives = ", ".join(file.archive for file in self._files().values())
+        return f"put the official archives ({archives}) into {self.folder}, or let them be downloaded (source='auto')"
+
+    def _lock(self) -> AbstractContextManager[object]:
+        """One process at a time extracts or downloads; where nothing can be written there is nothing to guard."""
+        try:
+            if self.may_download:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            if os.access(self.folder, os.W_OK):
+                return FileLock(self.folder / ".lock")
+        except OSError:
+            pass
+        return nullcontext()
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _md5(contents: bytes) -> str:
+    return hashlib.md5(contents, usedforsecurity=False).hexdigest()
+
+
+def _gunzip(archive: bytes) -> bytes | None:
+    try:
+        return gzip.decompress(archive)
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
+def _write_beside(path: Path, contents: bytes) -> None:
+    """Write in one piece; quietly do without where the folder cannot be written to."""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError:
+        pass  # a full disk: the contents are in memory, and the next run extracts again
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _unzip_members(bundle: Path, folder: Path, names: list[str]) -> None:
+    """Extract named members, looked up by the last part of their path, each to a name that we chose."""
+    with zipfile.ZipFile(bundle) as archive:
+        members = {Path(member).name: member for member in archive.namelist()}
+        for name in names:
+            if name not in members:
+                raise DataError(f"{bundle} does not hold {name}")
+            _write_beside(folder / name, archive.read(members[name]))

@@ -1,0 +1,89 @@
+"""One line for what is wrong on a command line: what it is, and the nearest thing that is right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+_CLASS_PLACES = {
+    "optimizer": ("torch.optim",),
+    "scheduler": ("zoo.optim", "torch.optim.lr_scheduler"),
+}
+
+
+def explain(message: str, options: Iterable[str]) -> str:
+    """The parser's message, which may run over many lines, as one line.
+
+    Args:
+        message: what the parser said.
+        options: the valid options, such as ``"--data.batch_size"``.
+    """
+    known = list(options)
+    if found := re.search(r"[Uu]nrecognized arguments: (.*)", message, re.DOTALL):
+        return _unknown_option(found[1].split()[0].partition("=")[0], known)
+    if found := re.search(r"(?:Key|Group) '([^']*)' (?:does not accept|is not expected).*?(?:'([^']*)')?$", message):
+        return _unknown_option("--" + ".".join(part for part in found.groups() if part), known)
+    key = _first(r'Parser key "([^"]*)"', message)
+    if key is None:
+        return " ".join(message.split())
+    option = f"--{key}"
+    if name := _first(r"Option '([^']*)' is not accepted", message):
+        owner = _first(r"class_path='([^']*)'", message) or option
+        return f"unknown option {option}.{name}: {owner} takes no {name!r}{_nearest(name, _arguments_of(owner))}"
+    value = _first(r"Given value: (.*)", message) or _first(r"Got value: (.*)", message) or ""
+    kind = key.rpartition(".")[2]
+    if kind in _CLASS_PLACES and re.search(r"has no attribute|dot import path|No module|subclass of", message):
+        valid = [name for place in _CLASS_PLACES[kind] for name in _classes_in(place, kind)]
+        by_last_part = {name.rpartition(".")[2].lower(): name for name in valid}
+        close = difflib.get_close_matches(value.rpartition(".")[2].lower(), by_last_part, n=1, cutoff=0.5)
+        hint = f"; did you mean {by_last_part[close[0]]}?" if close else f"; such as {', '.join(valid[:3])}"
+        return f"{option}: there is no {kind} {value}{hint}"
+    choices = [name for group in re.findall(r"Literal\[([^\]]*)\]", message) for name in re.findall(r"'([^']*)'", group)]
+    if choices:
+        valid = list(dict.fromkeys(choices))
+        return f"{option}: {value!r} is not one of {', '.join(valid)}{_nearest(value, valid)}"
+    types = list(dict.fromkeys(re.findall(r"Expected an? <class '([^']*)'>", message)))
+    if types:
+        return f"{option}: expected {' or '.join(types)}, got {value!r}".replace("NoneType", "null")
+    return f"{option}: {' '.join(message.partition(':')[2].split())}"
+
+
+def _unknown_option(option: str, known: list[str]) -> str:
+    if not option.startswith("-"):
+        return f"unexpected argument {option!r}: options begin with -- (see --help)"
+    return f"unknown option {option}{_nearest(option, known)}"
+
+
+def _nearest(word: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _first(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text)
+    return found[1].strip() if found else None
+
+
+def _classes_in(place: str, kind: str) -> list[str]:
+    import importlib
+
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    base = Optimizer if kind == "optimizer" else LRScheduler
+    module = importlib.import_module(place)
+    found = [thing for thing in vars(module).values() if isinstance(thing, type) and issubclass(thing, base)]
+    return [f"{place}.{thing.__name__}" for thing in found if thing is not base and not thing.__name__.startswith("_")]
+
+
+def _arguments_of(class_path: str) -> list[str]:
+    import importlib
+    import inspect
+
+    module, _, name = class_path.rpartition(".")
+    try:
+        thing = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return []
+    return [parameter for parameter in inspect.signature(thing).parameters if parameter != "self"]

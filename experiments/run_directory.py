@@ -1,0 +1,85 @@
+"""Where a run's files are: ``runs/<experiment>/<time>/``, one directory a run, never shared and never overwritten."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+ROOT = Path("runs")
+CONFIG = "config.yaml"
+SUMMARY = "summary.json"
+CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
+
+# How the processes that Lightning starts for further GPUs learn where the first one writes.
+_HANDED_ON = "ZOO_RUN_DIR"
+
+
+def create(experiment: str, wanted: str | None = None) -> Path:
+    """A new directory: ``wanted``, or one named after the time; with ``-2``, ``-3``, … behind it if it is taken.
+
+    Raises:
+        OSError: it cannot be made or written to.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0 and _HANDED_ON in os.environ:
+        return Path(os.environ[_HANDED_ON])
+    base = Path(wanted) if wanted else ROOT / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        directory = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            # One that somebody made for this run and that is still empty will do.
+            if not (wanted and number == 1 and directory.is_dir() and not any(directory.iterdir())):
+                continue
+        return _use(directory)
+    raise AssertionError("itertools.count ended")
+
+
+def reuse(directory: Path) -> Path:
+    """The directory of a run that goes on."""
+    return _use(directory)
+
+
+def _use(directory: Path) -> Path:
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(f"the run directory {directory} cannot be written to")
+    os.environ[_HANDED_ON] = str(directory)
+    return directory
+
+
+def find_checkpoint(experiment: str, resume: str, wanted: str | None = None) -> Path:
+    """The checkpoint that ``--resume`` means.
+
+    Args:
+        experiment: its name.
+        resume: ``"last"``, a checkpoint, or the directory of a run.
+        wanted: ``--run_dir``; with ``"last"`` the run to go on with, else the newest run of the experiment.
+
+    Raises:
+        FileNotFoundError: there is none; says where it was looked for.
+    """
+    if resume != "last":
+        path = Path(resume)
+        if path.is_dir():
+            path = path / CHECKPOINTS / LAST
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no checkpoint {path}")
+        return path
+    if wanted:
+        path = Path(wanted) / CHECKPOINTS / LAST
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no checkpoint {path} to resume")
+        return path
+    candidates = sorted((ROOT / experiment).glob(f"*/{CHECKPOINTS}/{LAST}"), key=lambda path: path.stat().st_mtime)
+    if not candidates:
+        raise FileNotFoundError(f"there is no run to resume: no {ROOT / experiment}/*/{CHECKPOINTS}/{LAST}")
+    return candidates[-1]
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The directory of the run that a checkpoint belongs to, if it is in one."""
+    directory = checkpoint.parent.parent
+    return directory if checkpoint.parent.name == CHECKPOINTS and (directory / CONFIG).is_file() else None

@@ -1,0 +1,547 @@
+"""What all experiments share: the command line, the run directory, tracking, training, test and report."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import inspect
+import json
+import logging
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import experiments
+from datamodules import DataError, FallbackWarning
+from experiments import run_directory
+from experiments.cli_errors import explain
+from zoo import NonFiniteLossError, Task
+from zoo.callbacks import EpochProgress, RunRecord, StepSeeding
+from zoo.checkpointing import CheckpointError, read_checkpoint
+from zoo.hardware import default_precision, device_name
+from zoo.networks import ShapeError
+from zoo.tracking import MetricsCSV, ResilientWandbLogger, TrackerWarning, start_wandb
+
+Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
+
+# Set by a class: a new class on the command line starts from its own defaults, not from those of another.
+_CLASS_OPTIONS = ("model.optimizer", "model.scheduler")
+_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "wandb", "jsonargparse", "scikit-learn")
+
+
+class RunError(RuntimeError):
+    """A run that came to nothing; says why."""
+
+
+EXPECTED_ERRORS = (CheckpointError, DataError, NonFiniteLossError, RunError, ShapeError, OSError)
+"""Errors that say what is wrong in a sentence; on the command line nobody needs their traceback."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is special to one experiment.
+
+    Args:
+        name: of its module, and of its directory below ``runs/``.
+        model: the task.
+        data: the data module.
+        defaults: values of options other than their defaults, by option name without ``--``; for an optimizer or a
+            schedule ``{"class_path": ..., "init_args": {...}}``.
+        monitor: what the best checkpoint is best at, a validation metric.
+        mode: whether more (``"max"``) or less (``"min"``) of it is better.
+    """
+
+    name: str
+    model: type[LightningModule]
+    data: type[LightningDataModule]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    monitor: str = "val/accuracy"
+    mode: Literal["min", "max"] = "max"
+
+
+# ---------------------------------------------------------------------------------------------- command line
+
+
+class UsageError(Exception):
+    """A command line that cannot be used, in one line."""
+
+
+class ExperimentCLI(LightningCLI):
+    """Lightning's command line with the options that all experiments share, and errors of one line.
+
+    Args:
+        experiment: the experiment.
+        args: the command line.
+        resumed: the checkpoint to go on from, if there is one.
+    """
+
+    def __init__(self, experiment: Experiment, args: Sequence[str], resumed: Resumed | None) -> None:
+        self.experiment = experiment
+        self.resumed = resumed
+        self.given = list(args)
+        self.record = RunRecord({"experiment": experiment.name})
+        self.best: ModelCheckpoint | None = None
+        self.last: ModelCheckpoint | None = None
+        self.loggers: list[Logger] = []
+        super().__init__(
+            experiment.model,
+            experiment.data,
+            save_config_callback=None,  # the run directory is ours, so that a second run is never in its way
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": f"python -m experiments.{experiment.name}",
+                "description": (sys.modules[experiment.__class__.__module__].__doc__ or "").partition("\n")[0],
+                "exit_on_error": False,
+                "allow_abbrev": False,
+            },
+            args=self.given,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="Directory of the run (default: runs/<experiment>/<time>)."
+        )
+        parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Go on with a run: 'last', a checkpoint, or a run directory. Other options given win over its own.",
+        )
+        parser.add_argument(
+            "--tracking",
+            type=Tracking,
+            default="auto",
+            help="auto and wandb: Weights & Biases, offline where there is no account or network; "
+            "csv and none: no tracker. metrics.csv is written in any case.",
+        )
+        parser.add_argument(
+            "--patience",
+            type=int | None,
+            default=None,
+            help=f"Stop after this many validations without a better {self.experiment.monitor} (default: never).",
+        )
+        defaults: dict[str, Any] = {"trainer.num_sanity_val_steps": 0, **self.experiment.defaults}
+        for option in _CLASS_OPTIONS:
+            if self._names_class(option):
+                defaults.pop(option, None)
+        parser.set_defaults(defaults)
+
+    def _names_class(self, option: str) -> bool:
+        """Whether the command line, or a configuration file on it, names the class of an option itself."""
+        if any(arg == f"--{option}" or arg.startswith(f"--{option}=") for arg in self.given):
+            return True
+        return any(_lookup(config, option) for config in _config_files(self.given))
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        try:
+            # Not the inherited one, which warns when Python's own command line has arguments as well.
+            self.config = parser.parse_args(args)
+        except argparse.ArgumentError as error:
+            options = [option for action in parser._actions for option in action.option_strings]
+            raise UsageError(explain(str(error), options)) from error
+        accelerator = self.config.trainer.accelerator
+        if self.config.trainer.precision is None:
+            self.config.trainer.precision = default_precision(accelerator if isinstance(accelerator, str) else "auto")
+
+    def before_instantiate_classes(self) -> None:
+        if self.config.patience is not None and self.config.patience < 1:
+            raise UsageError(f"--patience: must be at least 1, got {self.config.patience}")
+
+    def instantiate_classes(self) -> None:
+        try:
+            self.config_init = self.parser.instantiate_classes(self.config)
+            self.datamodule = self.config_init.data
+            self.model = self.config_init.model
+            self._try_optimizer()
+        except (ValueError, MisconfigurationException) as error:
+            raise UsageError(" ".join(str(error).split())) from error
+        self.directory = self._directory()
+        (self.directory / run_directory.CONFIG).write_text(self._config_text(), encoding="utf-8")
+        self.loggers = self._make_loggers()
+        try:
+            self.trainer = self.instantiate_trainer()
+        except (ValueError, MisconfigurationException) as error:
+            raise UsageError(" ".join(str(error).split())) from error
+
+    def _try_optimizer(self) -> None:
+        """Make the optimizer once for nothing: a rate out of range shall not come up only when the data are loaded."""
+        optimizer, scheduler = self.config_init.model._optimizer, self.config_init.model._scheduler
+        try:
+            made = None if optimizer is None else optimizer([torch.nn.Parameter(torch.zeros(1))])
+            if made is not None and scheduler is not None:
+                scheduler(made)
+        except ValueError as error:
+            raise ValueError(f"--model.optimizer or --model.scheduler: {error}") from error
+
+    def _directory(self) -> Path:
+        if self.resumed is not None and self.resumed.directory is not None:
+            return run_directory.reuse(self.resumed.directory)
+        wanted = self.config.run_dir
+        directory = run_directory.create(self.experiment.name, wanted)
+        if wanted and directory != Path(wanted):
+            print(f"note      {wanted} is taken, this run goes to {directory}")
+        return directory
+
+    def _config_text(self) -> str:
+        """The configuration without what belongs to this one run: with ``--config`` it makes another."""
+        config = self.config.clone()
+        for name in ("config", "run_dir", "resume"):
+            config.pop(name, None)
+        keep_none = "skip_unset" if "skip_unset" in inspect.signature(self.parser.dump).parameters else "skip_none"
+        text: str = self.parser.dump(config, skip_validation=True, **{keep_none: False})
+        return text
+
+    def _make_loggers(self) -> list[Logger]:
+        record = self.resumed.record if self.resumed is not None else {}
+        in_place = self.resumed is not None and self.resumed.directory is not None
+        # The rows behind a resumed checkpoint are written again.
+        loggers: list[Logger] = [MetricsCSV(self.directory, keep_rows=record.get("metric_rows") if in_place else None)]
+        tracking = self.config.tracking
+        if tracking in ("auto", "wandb") and rank_zero_only.rank == 0:
+            run_id = record.get("wandb_run_id") if in_place else None
+            logger = start_wandb(
+                directory=self.directory,
+                project=os.environ.get("WANDB_PROJECT", "zoo"),
+                name=f"{self.experiment.name}/{self.directory.name}",
+                run_id=run_id,
+                group=self.experiment.name,
+            )
+            if logger is not None:
+                loggers.append(logger)
+        elif tracking == "tensorboard":
+            loggers.append(_tensorboard(self.directory))
+        return loggers
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config_init.trainer
+        callbacks: list[Callback] = [StepSeeding(), self.record, _Opening(self)]
+        if config.enable_progress_bar is not False:
+            callbacks.append(EpochProgress())
+        if config.enable_checkpointing is not False and not config.fast_dev_run:
+            callbacks += self._checkpoints(config)
+        if self.config.patience is not None:
+            monitor, mode = self.experiment.monitor, self.experiment.mode
+            callbacks.append(EarlyStopping(monitor, mode=mode, patience=self.config.patience))
+        given = config.callbacks or []
+        config.callbacks = [*(given if isinstance(given, list) else [given]), *callbacks]
+        if config.enable_model_summary is None:
+            config.enable_model_summary = False  # the opening lines say what it would
+        more = config.logger if isinstance(config.logger, list) else [config.logger]
+        loggers = [*self.loggers, *(logger for logger in more if isinstance(logger, Logger))]
+        return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.directory), **kwargs)
+
+    def _checkpoints(self, config: Any) -> list[Callback]:
+        common: dict[str, Any] = {
+            "dirpath": self.directory / run_directory.CHECKPOINTS,
+            "enable_version_counter": False,
+        }
+        self.last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+        if config.limit_val_batches == 0:
+            return [self.last]
+        monitor, mode = self.experiment.monitor, self.experiment.mode
+        self.best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **common)
+        return [self.best, self.last]
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The best checkpoint by validation, else the last one; ``None`` if the run kept none."""
+        for callback in (self.best, self.last):
+            if callback is None:
+                continue
+            assert callback.dirpath is not None
+            # A run directory may have been moved since the path was kept.
+            for path in (callback.best_model_path, Path(callback.dirpath) / f"{callback.filename}.ckpt"):
+                if path and Path(path).is_file():
+                    return Path(path)
+        return None
+
+
+def _tensorboard(directory: Path) -> Logger:
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(save_dir=str(directory), name="tensorboard", version="")
+    except ModuleNotFoundError as error:
+        raise UsageError("--tracking tensorboard needs TensorBoard: pip install tensorboard") from error
+
+
+def _config_files(args: Sequence[str]) -> list[dict[str, Any]]:
+    """The configuration files on a command line that can be read; the parser says what is wrong with the others."""
+    paths = []
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
+        name, equals, value = arg.partition("=")
+        if name in ("--config", "-c"):
+            paths.append(value if equals else following)
+    configs = []
+    for path in paths:
+        with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            if isinstance(config, dict):
+                configs.append(config)
+    return configs
+
+
+def _lookup(config: Mapping[str, Any], option: str) -> Any:
+    value: Any = config
+    for part in option.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+# ---------------------------------------------------------------------------------------------- resume
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run that goes on.
+
+    Args:
+        checkpoint: where from.
+        directory: the run's own directory, if it goes on in there.
+        record: the trackers' places, see :class:`zoo.callbacks.RunRecord`.
+    """
+
+    checkpoint: Path
+    directory: Path | None
+    record: Mapping[str, Any]
+
+
+def _find_resumed(experiment: Experiment, args: Sequence[str]) -> tuple[Resumed | None, list[str]]:
+    """What ``--resume`` means, and the command line with the configuration of that run before everything else."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--resume")
+    parser.add_argument("--run_dir")
+    try:
+        given, _ = parser.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from error
+    if not given.resume:
+        return None, list(args)
+    try:
+        checkpoint = run_directory.find_checkpoint(experiment.name, given.resume, given.run_dir)
+        record = read_checkpoint(checkpoint).get("run_record", {})
+    except (FileNotFoundError, CheckpointError) as error:
+        raise UsageError(f"--resume: {error}") from error
+    directory = run_directory.run_of(checkpoint)
+    if directory is None:
+        return Resumed(checkpoint, None, record), list(args)
+    elsewhere = given.run_dir is not None and Path(given.run_dir).resolve() != directory.resolve()
+    config = str(directory / run_directory.CONFIG)
+    return Resumed(checkpoint, None if elsewhere else directory, record), ["--config", config, *args]
+
+
+# ---------------------------------------------------------------------------------------------- the run
+
+
+def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, float]:
+    """Train, test on the best checkpoint, and report.
+
+    Args:
+        experiment: what to run.
+        args: the command line; ``None`` is an empty one.
+
+    Returns:
+        The test metrics, such as ``{"test/accuracy": 0.994, "test/loss": 0.018}``.
+
+    Raises:
+        SystemExit: with code 2, for a command line that cannot be used, after one line on stderr.
+        DataError, NonFiniteLossError, CheckpointError, RunError: see there.
+    """
+    started = _started(experiment)
+    with _quiet():
+        try:
+            resumed, arguments = _find_resumed(experiment, args or [])
+            cli = ExperimentCLI(experiment, arguments, resumed)
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from error
+        exit_code = 1
+        try:
+            summary = _train_and_test(cli, started)
+            exit_code = 0
+        finally:
+            for logger in cli.loggers:
+                if isinstance(logger, ResilientWandbLogger):
+                    logger.finish(exit_code)
+        if cli.trainer.is_global_zero:
+            _report(cli, summary)
+    return {name: value for name, value in summary.items() if name.startswith("test/")}
+
+
+def launch(main: Callable[[list[str]], object]) -> NoReturn:
+    """Run ``main`` on the process's command line; expected errors become one line and exit code 1."""
+    try:
+        main(sys.argv[1:])
+    except EXPECTED_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    raise SystemExit(0)
+
+
+def _started(experiment: Experiment) -> float:
+    """When the user began to wait: at the process's start if that was for this, else now."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    launched = spec is not None and spec.name == f"experiments.{experiment.name}"
+    return experiments.STARTED if launched else time.perf_counter()
+
+
+def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
+    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    fit_started = time.perf_counter()
+    resume = None if cli.resumed is None else str(cli.resumed.checkpoint)
+    try:
+        trainer.fit(model, data, ckpt_path=resume, weights_only=True)
+    except NonFiniteLossError as error:
+        kept = cli.checkpoint
+        advice = f"the last good checkpoint is {kept}" if kept else "no checkpoint was written before"
+        raise NonFiniteLossError(error.value, error.step, advice) from error
+    test_started = time.perf_counter()
+    if trainer.global_step == 0:
+        raise RunError("not a single training step was taken: raise --trainer.max_epochs or the training data's limits")
+    checkpoint = cli.checkpoint
+    [metrics] = trainer.test(
+        model,
+        datamodule=data,
+        ckpt_path=None if checkpoint is None else str(checkpoint),
+        weights_only=True,
+        verbose=False,
+    )
+    done = time.perf_counter()
+    summary = {
+        "experiment": cli.experiment.name,
+        "dataset": getattr(data, "dataset_name", type(data).__name__),
+        "seed": cli.config.seed_everything,
+        **{name: float(value) for name, value in metrics.items()},
+        "parameters": _count_parameters(model),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seconds": {
+            "total": round(done - started, 3),
+            "fit": round(test_started - fit_started, 3),
+            "test": round(done - test_started, 3),
+        },
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "precision": str(trainer.precision),
+        "device": device_name(trainer.strategy.root_device),
+        "versions": _versions(),
+    }
+    if cli.best is not None and cli.best.best_model_score is not None:
+        summary[cli.experiment.monitor] = float(cli.best.best_model_score)
+    if trainer.is_global_zero:
+        path = cli.directory / run_directory.SUMMARY
+        beside = path.with_name(f".{path.name}.new")
+        beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        beside.replace(path)
+    return summary
+
+
+def _report(cli: ExperimentCLI, summary: Mapping[str, Any]) -> None:
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in summary.items() if name.startswith("test/"))
+    seconds = summary["seconds"]
+    print(f"result    {metrics} on {summary['dataset']}")
+    print(f"time      {seconds['total']:.1f} s in all: fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s")
+    print(f"model     {summary['checkpoint'] or 'no checkpoint was kept'}")
+    print(f"run       {cli.directory}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}")
+    for logger in cli.loggers:
+        if isinstance(logger, ResilientWandbLogger):
+            if logger.mode == "online":
+                print(f"W&B       {logger.url}")
+            else:
+                print(f"W&B       offline; upload with: wandb sync {logger.run_directory}")
+
+
+class _Opening(Callback):
+    """Before training, says what is trained on what; and keeps the logging interval within an epoch."""
+
+    def __init__(self, cli: ExperimentCLI) -> None:
+        self.cli = cli
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        batches = len(self.cli.datamodule.train_dataloader())
+        trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.cli.record.facts.update(
+            seed=self.cli.config.seed_everything,
+            parameters=_count_parameters(pl_module),
+            precision=str(trainer.precision),
+            device=device_name(pl_module.device),
+            versions=_versions(),
+        )
+        if not trainer.is_global_zero:
+            return
+        data = self.cli.datamodule
+        print(f"data      {getattr(data, 'description', type(data).__name__)}")
+        print(
+            f"model     {type(pl_module).__name__}, {_count_parameters(pl_module):,} parameters; "
+            f"{trainer.precision} on {device_name(pl_module.device)}",
+            flush=True,
+        )
+        if self.cli.resumed is not None:
+            print(f"resume    {self.cli.resumed.checkpoint}", flush=True)
+
+
+def _count_parameters(model: LightningModule) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's announcements, and with our own warnings as one line each."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    show = warnings.showwarning
+
+    def show_plainly(message: Any, category: type[Warning], *place: Any, **kwargs: Any) -> None:
+        if issubclass(category, FallbackWarning | TrackerWarning):
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+        else:
+            show(message, category, *place, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_plainly
+        for ignored in _NOISE:
+            warnings.filterwarnings("ignore", message=ignored)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+# Warnings that the user of an experiment can do nothing about.
+_NOISE = (
+    r".*Checkpoint directory .* exists and is not empty",  # a resumed run's own
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.13 and newer
+)

@@ -1,0 +1,71 @@
+"""What a tracker and a checkpoint should know of a run beyond its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from zoo.tracking import MetricsCSV, ResilientWandbLogger
+
+
+class RunRecord(Callback):
+    """Sends the settings of a run to its loggers, and keeps the trackers' place in the checkpoints.
+
+    Sent are ``facts``, the datamodule's arguments and the data really used, and each optimizer's class and values as
+    they are when training begins: not what somebody asked for, but what the live optimizer holds. In a checkpoint
+    go the id of the W&B run and the number of rows in ``metrics.csv``, so that a resumed run can go on with both.
+
+    Args:
+        facts: plain values to send along, such as ``{"experiment": "mnist_cnn"}``.
+    """
+
+    def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
+        self.facts = dict(facts or {})
+        self.wandb_run_id: str | None = None
+        self.metric_rows: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        settings = dict(self.facts)
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent from its class
+        if data is not None:
+            settings["data"] = {"class": type(data).__name__, **data.hparams}
+            if hasattr(data, "dataset_name"):
+                settings["dataset"] = data.dataset_name
+        optimizers = [describe_optimizer(optimizer) for optimizer in trainer.optimizers]
+        settings["optimizer"] = optimizers[0] if len(optimizers) == 1 else optimizers
+        schedules = [_class_name(config.scheduler) for config in trainer.lr_scheduler_configs]
+        settings["scheduler"] = schedules[0] if len(schedules) == 1 else schedules or None
+        for logger in trainer.loggers:
+            logger.log_hyperparams(settings)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, ResilientWandbLogger):
+                self.wandb_run_id = logger.version
+            elif isinstance(logger, MetricsCSV):
+                self.metric_rows = logger.rows
+        checkpoint["run_record"] = {"wandb_run_id": self.wandb_run_id, "metric_rows": self.metric_rows}
+
+
+def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
+    """Class and values of an optimizer.
+
+    Values that all parameter groups share stand once; those that differ as a list, one a group. Where a schedule
+    moves the rate, ``lr`` is the one it works from.
+    """
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    description: dict[str, Any] = {"class": _class_name(optimizer)}
+    for key in groups[0]:
+        if key == "initial_lr":
+            continue
+        values = [group.get("initial_lr", group[key]) if key == "lr" else group.get(key) for group in groups]
+        plain = [list(value) if isinstance(value, tuple) else value for value in values]
+        description[key] = plain[0] if all(value == plain[0] for value in plain) else plain
+    return description
+
+
+def _class_name(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"

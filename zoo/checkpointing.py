@@ -1,0 +1,77 @@
+"""What may be in a checkpoint, and how one is read: plain values and tensors, never code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_SCALARS = (bool, int, float, str, type(None))
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that would not be safe to read."""
+
+
+def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
+    """The contents of a local checkpoint file, on the CPU, read with ``weights_only=True``.
+
+    Raises:
+        CheckpointError: no such file, a URL, a damaged file, or one with anything but plain values and tensors.
+    """
+    local = require_local_file(path)
+    try:
+        contents = torch.load(local, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen different types here, from the zip reader to the unpickler
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"{local} is not a checkpoint that can be read safely ({reason[0] if reason else type(error).__name__})"
+        ) from error
+    if not isinstance(contents, dict) or "state_dict" not in contents:
+        raise CheckpointError(f"{local} is not a Lightning checkpoint: it has no 'state_dict'")
+    return contents
+
+
+def require_local_file(path: str | PathLike[str]) -> Path:
+    """``path`` as a ``Path`` to an existing file; URLs and everything else raise :class:`CheckpointError`."""
+    text = fspath(path)
+    if "://" in text:
+        raise CheckpointError(f"{text} is a URL: download the file and check where it comes from, then pass its path")
+    local = Path(text)
+    if not local.is_file():
+        raise CheckpointError(f"there is no checkpoint file {local}")
+    return local
+
+
+def require_plain(hyperparameters: Mapping[str, Any]) -> None:
+    """Refuse hyperparameters that a safe load could not bring back.
+
+    Numbers, strings, booleans, ``None``, and lists, tuples and string-keyed dicts of these are plain.
+
+    Raises:
+        TypeError: names the hyperparameter and its type.
+    """
+    for name, value in hyperparameters.items():
+        offender = _first_not_plain(value)
+        if offender is not None:
+            kind = f"{type(offender).__module__}.{type(offender).__qualname__}"
+            raise TypeError(
+                f"hyperparameter {name!r} holds a {kind}, which a checkpoint cannot bring back safely: pass a plain "
+                f"number, string, boolean, tuple or dict, or keep it out with save_hyperparameters(ignore=[{name!r}])"
+            )
+
+
+def _first_not_plain(value: Any) -> Any:
+    # Exact types: a NumPy float is a float to isinstance, yet is pickled as a NumPy object.
+    if type(value) in _SCALARS:
+        return None
+    if type(value) in (list, tuple):
+        return next((found for item in value if (found := _first_not_plain(item)) is not None), None)
+    if type(value) is dict:
+        if any(type(key) is not str for key in value):
+            return value
+        return _first_not_plain(list(value.values()))
+    return value

@@ -1,0 +1,127 @@
+"""Learning-rate schedules that know the run's length.
+
+A schedule here is a function of progress, the share of the run that is done, so nobody has to say how many steps
+there will be: :meth:`zoo.tasks.Task.configure_optimizers` tells it, from ``trainer.estimated_stepping_batches``.
+The peak is the optimizer's own ``lr``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class ProgressSchedule(LRScheduler):
+    """A schedule that multiplies each learning rate by a function of the run's progress.
+
+    Stepped once an optimizer step. ``total_steps`` is set by the task before the first step; set it yourself in a
+    loop of your own.
+
+    Args:
+        optimizer: the optimizer; its ``lr`` is the peak.
+        total_steps: optimizer steps in the whole run, or ``None`` until it is known.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int | None = None) -> None:
+        self.total_steps = total_steps
+        super().__init__(optimizer)
+
+    @abstractmethod
+    def factor(self, progress: float) -> float:
+        """The multiplier of the learning rate when the share ``progress`` in [0, 1] of the run is done."""
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch == 0:
+            progress = 0.0
+        elif not self.total_steps:
+            raise RuntimeError(
+                f"{type(self).__name__} does not know the run's length: set total_steps before the first step"
+            )
+        else:
+            progress = min(1.0, self.last_epoch / self.total_steps)
+        return [base_lr * self.factor(progress) for base_lr in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state without ``total_steps``: a resumed run follows the length it is given, which may be new."""
+        return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
+
+
+class OneCycle(ProgressSchedule):
+    """Up to the optimizer's ``lr`` and down to almost nothing, both along half a cosine.
+
+    Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates", 2018.
+    The momentum is left alone.
+
+    Args:
+        optimizer: the optimizer; its ``lr`` is the peak.
+        warmup: share of the run before the peak, in (0, 1).
+        start_factor: the first learning rate over the peak.
+        end_factor: the last learning rate over the peak.
+        total_steps: see :class:`ProgressSchedule`.
+
+    Raises:
+        ValueError: ``warmup`` outside (0, 1).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup: float = 0.3,
+        start_factor: float = 0.04,
+        end_factor: float = 4e-6,
+        total_steps: int | None = None,
+    ) -> None:
+        if not 0.0 < warmup < 1.0:
+            raise ValueError(f"warmup must be greater than 0 and less than 1, got {warmup!r}")
+        self.warmup = warmup
+        self.start_factor = start_factor
+        self.end_factor = end_factor
+        super().__init__(optimizer, total_steps)
+
+    def factor(self, progress: float) -> float:
+        if progress < self.warmup:
+            return _half_cosine(self.start_factor, 1.0, progress / self.warmup)
+        return _half_cosine(1.0, self.end_factor, (progress - self.warmup) / (1.0 - self.warmup))
+
+
+class WarmupCosine(ProgressSchedule):
+    """A linear warm-up to the optimizer's ``lr``, then half a cosine down.
+
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017, without the restarts.
+
+    Args:
+        optimizer: the optimizer; its ``lr`` is the peak.
+        warmup: share of the run before the peak, in [0, 1).
+        end_factor: the last learning rate over the peak.
+        total_steps: see :class:`ProgressSchedule`.
+
+    Raises:
+        ValueError: ``warmup`` outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup: float = 0.05,
+        end_factor: float = 0.0,
+        total_steps: int | None = None,
+    ) -> None:
+        if not 0.0 <= warmup < 1.0:
+            raise ValueError(f"warmup must be at least 0 and less than 1, got {warmup!r}")
+        self.warmup = warmup
+        self.end_factor = end_factor
+        super().__init__(optimizer, total_steps)
+
+    def factor(self, progress: float) -> float:
+        if progress < self.warmup:
+            # Never quite zero, so that the first step already learns.
+            return max(progress, 1e-3 * self.warmup) / self.warmup
+        return _half_cosine(1.0, self.end_factor, (progress - self.warmup) / (1.0 - self.warmup))
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))

@@ -1,0 +1,188 @@
+"""What all tasks share: one step, losses and metrics that cost nothing to keep, optimizer and schedule."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from os import PathLike
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from zoo.checkpointing import read_checkpoint, require_plain
+from zoo.optim import ProgressSchedule
+from zoo.tasks.training_loss import TrainingLoss
+
+Batch = tuple[Tensor, Tensor]
+
+# These are objects, not plain values: a checkpoint that held them could not be loaded safely.
+_NOT_SAVED = ("network", "metrics", "optimizer", "scheduler")
+_TRAINING_LOSS_KEY = "training_loss"
+
+
+class Task(LightningModule):
+    """A network with its loss, metrics, optimizer and schedule; it knows nothing of its data.
+
+    A batch is ``(inputs, targets)``. Logged are ``train/loss`` (the mean since the last time, every
+    ``log_every_n_steps``), ``train/loss_epoch``, ``val/loss`` and ``test/loss`` (means over samples), and the
+    metrics, prefixed ``val/`` and ``test/``. Between two log points a training step neither logs nor, on a GPU,
+    waits for the device.
+
+    A subclass passes its metrics and defines :meth:`compute_loss`, :meth:`check_targets` and ``predict_step``. All
+    arguments but ``network``, ``metrics``, ``optimizer`` and ``scheduler`` are saved as hyperparameters and must be
+    plain values.
+
+    Args:
+        network: any module that maps the inputs of a batch to outputs.
+        metrics: by name, each updated with ``(outputs, targets)``; cloned for validation and test.
+        optimizer: makes the optimizer from parameters, such as ``functools.partial(torch.optim.SGD, lr=0.1)``;
+            ``None`` is AdamW with torch's defaults (lr 1e-3).
+        scheduler: makes a learning-rate schedule from the optimizer, such as :class:`zoo.optim.OneCycle`; ``None``
+            keeps the rate constant. The schedules of :mod:`zoo.optim` step once an optimizer step and are told the
+            run's length, those of torch step once an epoch; ``lightning.pytorch.cli.ReduceLROnPlateau`` brings its
+            own ``monitor``.
+
+    Raises:
+        TypeError: a network that is no module, or a hyperparameter that a checkpoint could not bring back.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        metrics: dict[str, Metric],
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
+        # Takes the arguments of the subclass's __init__ as well, so that no subclass has to remember to.
+        self.save_hyperparameters(ignore=_NOT_SAVED)
+        require_plain(self.hparams)
+        self.network = network
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._training_loss = TrainingLoss()
+        self.train_loss_epoch = MeanMetric()
+        # compute_groups would merge metrics by comparing their states, which costs more than it saves here.
+        stage_metrics = MetricCollection({"loss": MeanMetric(), **metrics}, compute_groups=False)
+        self.val_metrics = stage_metrics.clone(prefix="val/")
+        self.test_metrics = stage_metrics.clone(prefix="test/")
+
+    # ------------------------------------------------------------------ what a subclass defines
+
+    @abstractmethod
+    def compute_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of a batch, a scalar."""
+
+    @abstractmethod
+    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        """Raise a ``ValueError`` for targets that do not fit the task; must not wait for a GPU."""
+
+    # ------------------------------------------------------------------ steps
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.network(inputs)
+        return outputs
+
+    def _shared_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, targets = batch
+        outputs = self(inputs).float()  # mixed precision ends here: losses and metrics are computed in 32 bits
+        self.check_targets(outputs, targets)
+        return outputs, targets, self.compute_loss(outputs, targets)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        outputs, _, loss = self._shared_step(batch)
+        step = self.global_step
+        self._training_loss.keep(loss.detach(), len(outputs), step)
+        if (step + 1) % max(1, self.trainer.log_every_n_steps) == 0:
+            self.log("train/loss", self._training_loss.window_mean(), on_step=True, on_epoch=False, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, self.test_metrics)
+
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
+        outputs, targets, loss = self._shared_step(batch)
+        for name, metric in metrics.items(keep_base=True, copy_state=False):
+            if name == "loss":
+                metric.update(loss, weight=len(outputs))
+            else:
+                metric.update(outputs, targets)
+
+    # ------------------------------------------------------------------ epochs
+
+    def on_train_epoch_start(self) -> None:
+        self._training_loss.start_epoch()
+
+    def on_validation_start(self) -> None:
+        self._training_loss.flush()  # a run that has gone bad stops here, before its weights can be called the best
+
+    def on_train_epoch_end(self) -> None:
+        mean, count = self._training_loss.epoch_mean()
+        if count:
+            self.train_loss_epoch.update(mean, weight=count)
+            self.log("train/loss_epoch", self.train_loss_epoch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.val_metrics, prog_bar=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.test_metrics)
+
+    # ------------------------------------------------------------------ optimizer and schedule
+
+    def configure_optimizers(self) -> Any:
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(parameters) if self._optimizer is None else self._optimizer(parameters)
+        if self._scheduler is None:
+            return optimizer
+        scheduler = self._scheduler(optimizer)
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
+        if isinstance(scheduler, ProgressSchedule):
+            config["interval"] = "step"
+            scheduler.total_steps = scheduler.total_steps or self._total_steps(scheduler)
+        if hasattr(scheduler, "monitor"):
+            config["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _total_steps(self, scheduler: ProgressSchedule) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError(f"{type(scheduler).__name__} needs a run with an end: set max_epochs or max_steps")
+        return int(steps)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_TRAINING_LOSS_KEY] = dict(self._training_loss.state_dict())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if _TRAINING_LOSS_KEY in checkpoint:
+            self._training_loss.load_state_dict(checkpoint[_TRAINING_LOSS_KEY])
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Any:  # type: ignore[override]
+        """The task saved in a local checkpoint; a leaf needs no other argument, a bare task its ``network``.
+
+        Always read with ``weights_only=True``.
+
+        Args:
+            checkpoint_path: a local file.
+            **kwargs: as Lightning's: ``map_location``, ``strict``, and hyperparameters to override.
+
+        Raises:
+            CheckpointError: no such file, a URL, or a file that cannot be read safely.
+            ValueError: ``weights_only=False``.
+        """
+        if not kwargs.pop("weights_only", True):
+            raise ValueError("weights_only=False would run code from the file: it is not supported")
+        read_checkpoint(checkpoint_path)  # says what is wrong with a bad file in words
+        return super().load_from_checkpoint(checkpoint_path, weights_only=True, **kwargs)

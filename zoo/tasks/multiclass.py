@@ -1,0 +1,111 @@
+"""One class out of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from zoo.tasks.base import Batch, Task
+
+
+class ClassPrediction(NamedTuple):
+    """What a classifier predicts for a batch."""
+
+    probabilities: Tensor
+    """``(batch, num_classes)`` float, each row sums to 1."""
+    classes: Tensor
+    """``(batch,)`` int64, the most probable class."""
+
+
+class MulticlassClassification(Task):
+    """Cross-entropy over ``num_classes`` logits; ``{val,test}/accuracy`` is the share of samples that are right.
+
+    Args:
+        network: maps inputs to logits ``(batch, num_classes)``; any module.
+        num_classes: number of classes, at least 2.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1) (Szegedy et al. 2016).
+        class_weights: weight of each class in the loss, ``num_classes`` numbers, or ``None``.
+        optimizer: see :class:`Task`.
+        scheduler: see :class:`Task`.
+
+    Raises:
+        ValueError: a value out of range; in a step, targets that are no class indices ``(batch,)`` int64 in
+            ``0..num_classes-1``, or logits of another shape.
+
+    Example:
+        >>> task = MulticlassClassification(network=nn.Linear(4, 3), num_classes=3)
+        >>> task(torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+            raise ValueError(f"num_classes must be an integer of at least 2, got {num_classes!r}")
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {label_smoothing!r}")
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise ValueError(f"class_weights must hold {num_classes} numbers, one a class, got {len(class_weights)}")
+        super().__init__(
+            network=network,
+            # The targets are checked once for all metrics, in check_targets.
+            metrics={"accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)},
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        # Made anew from the hyperparameters, so it has no place in the state dict.
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def setup(self, stage: str) -> None:
+        # Before the first step: a GPU could only answer a label out of range with an assertion in a kernel.
+        data_classes = getattr(self.trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+        if data_classes is not None and data_classes > self.num_classes:
+            raise ValueError(
+                f"the data have {data_classes} classes, the model num_classes={self.num_classes}: labels up to "
+                f"{data_classes - 1} are outside 0..{self.num_classes - 1}"
+            )
+
+    def compute_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        weights = self.class_weights
+        assert weights is None or isinstance(weights, Tensor)
+        return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=self.label_smoothing)
+
+    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        if outputs.ndim != 2 or outputs.shape[1] != self.num_classes:
+            raise ValueError(
+                f"the network must give logits of shape (batch, {self.num_classes}), got {tuple(outputs.shape)}"
+            )
+        if targets.dtype != torch.int64 or targets.shape != outputs.shape[:1]:
+            raise ValueError(
+                f"targets must be class indices of shape ({len(outputs)},) and type int64, "
+                f"got {tuple(targets.shape)} and {str(targets.dtype).removeprefix('torch.')}"
+            )
+        if targets.device.type == "cpu" and len(targets):
+            lowest, highest = (int(bound) for bound in targets.aminmax())
+            if lowest < 0 or highest >= self.num_classes:
+                wrong = lowest if lowest < 0 else highest
+                raise ValueError(
+                    f"label {wrong} is outside 0..{self.num_classes - 1}: num_classes={self.num_classes} does not fit "
+                    "the data"
+                )
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> ClassPrediction:
+        inputs = batch if isinstance(batch, Tensor) else batch[0]
+        probabilities = self(inputs).float().softmax(dim=1)
+        return ClassPrediction(probabilities, probabilities.argmax(dim=1))
