@@ -32,7 +32,7 @@ class RandomShift:
         self.fill = fill
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        batch, channels, height, width = images.shape
+        batch, _, height, width = images.shape
         padded = functional.pad(images, (self.pixels,) * 4, value=self.fill)
         shifts = torch.randint(2 * self.pixels + 1, (2, batch, 1), generator=generator, device=images.device)
         rows = shifts[0] + torch.arange(height, device=images.device)

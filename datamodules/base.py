@@ -111,7 +111,7 @@ class InMemoryDataModule(LightningDataModule):
         self.standardize = standardize
         self.augment = augment
         self.drop_last = drop_last
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         self.mean: Tensor | None = None
         self.std: Tensor | None = None
         self._splits: Splits | None = None
@@ -202,7 +202,8 @@ class InMemoryDataModule(LightningDataModule):
             raise DataError(f"the checkpoint was trained on {before!r}, but the data at hand are {self.dataset_name!r}")
         for name, value in (("mean", self.mean), ("std", self.std)):
             saved = state_dict[name]
-            if (saved is None) != (value is None) or (saved is not None and not torch.equal(saved, value)):
+            same = value is None if saved is None else value is not None and torch.equal(saved, value)
+            if not same:
                 raise DataError(
                     f"the {name} of the training split differs from that in the checkpoint: the data, the seed or the "
                     "split have changed since"
@@ -282,7 +283,9 @@ def _as_tensor(name: str, values: ArrayLike, *, labels: bool = False) -> Tensor:
         try:
             values = torch.from_numpy(np.ascontiguousarray(values))
         except TypeError as error:
-            raise DataError(f"{name} of NumPy type {values.dtype} cannot become a tensor: convert them first") from error
+            raise DataError(
+                f"{name} of NumPy type {values.dtype} cannot become a tensor: convert them first"
+            ) from error
     if not isinstance(values, Tensor):
         raise DataError(f"{name} must be a tensor or a NumPy array, got {type(values).__name__}")
     if values.ndim == 0:
@@ -301,7 +304,7 @@ def split_size(name: str, size: float, total: int) -> int:
         DataError: it is negative, or nothing would be left, or the part would be empty.
     """
     share = isinstance(size, float) and not size.is_integer()
-    if (share and not 0.0 < size < 1.0) or size < 1 and not share:
+    if (share and not 0.0 < size < 1.0) or (size < 1 and not share):
         raise DataError(f"{name} must be a share between 0 and 1 or a number of samples, got {size!r}")
     count = round(size * total) if share else int(size)
     if not 1 <= count < total:
@@ -319,7 +322,7 @@ def random_split(data: Split, sizes: Sequence[int], seed: int) -> list[Split]:
     if rest < 1:
         raise DataError(f"of {len(data)} samples {sum(sizes)} are for validation and test: none are left for training")
     order = torch.randperm(len(data), generator=Generator().manual_seed(seed))
-    chosen = [part.sort().values for part in order.split([rest, *sizes])]
+    chosen = [part.sort().values for part in torch.split(order, [rest, *sizes])]
     return [Split(data.features[part], data.targets[part]) for part in chosen]
 
 
@@ -341,10 +344,10 @@ def check_split(name: str, split: Split) -> None:
             if not finite.all():
                 where = (~finite).nonzero()[0].tolist()
                 where[0] += start
+                place = f", at {tuple(where[1:])}" if len(where) > 1 else ""
                 raise DataError(
-                    f"the {field} of the {name} split hold {values[tuple(where)].item()} in sample {where[0]}"
-                    + (f", at {tuple(where[1:])}" if len(where) > 1 else "")
-                    + ": remove or replace such values first"
+                    f"the {name} split's {field} have a {values[tuple(where)].item()} in sample {where[0]}{place}: "
+                    "remove such samples, or fill them in, first"
                 )
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import queue
-import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.atomic import whole_file
 from datamodules.errors import DataError
 
 PATIENCE = 8.0
@@ -74,32 +73,30 @@ def _download_one(url: str, target: Path, md5: str, deadline: _Deadline) -> None
     stop = threading.Event()
     threading.Thread(target=_read, args=(url, chunks, stop, deadline.patience), daemon=True).start()
     digest = hashlib.md5(usedforsecurity=False)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            while True:
-                try:
-                    chunk = chunks.get(timeout=max(0.01, deadline.remaining()))
-                except queue.Empty:
-                    raise DataError(f"no answer within {deadline.patience:.0f} s") from None
-                if isinstance(chunk, Exception):
-                    raise DataError(str(chunk) or type(chunk).__name__) from chunk
-                if chunk is None:
-                    break
-                deadline.progress(len(chunk))
-                if deadline.passed():
-                    raise DataError(f"hardly any progress within {deadline.patience:.0f} s")
+        with whole_file(target) as file:
+            while (chunk := _next_chunk(chunks, deadline)) is not None:
                 digest.update(chunk)
                 file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        if digest.hexdigest() != md5:
-            raise DataError(f"the contents are not the official ones (md5 {digest.hexdigest()} instead of {md5})")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+            if digest.hexdigest() != md5:
+                raise DataError(f"the contents are not the official ones (md5 {digest.hexdigest()} instead of {md5})")
     finally:
         stop.set()
-        Path(temporary).unlink(missing_ok=True)
+
+
+def _next_chunk(chunks: queue.Queue[bytes | Exception | None], deadline: _Deadline) -> bytes | None:
+    """What comes next, or ``None`` at the end."""
+    try:
+        chunk = chunks.get(timeout=max(0.01, deadline.remaining()))
+    except queue.Empty:
+        raise DataError(f"no answer within {deadline.patience:.0f} s") from None
+    if isinstance(chunk, Exception):
+        raise DataError(str(chunk) or type(chunk).__name__) from chunk
+    if chunk is not None:
+        deadline.progress(len(chunk))
+        if deadline.passed():
+            raise DataError(f"hardly any progress within {deadline.patience:.0f} s")
+    return chunk
 
 
 def _read(url: str, chunks: queue.Queue[bytes | Exception | None], stop: threading.Event, timeout: float) -> None:

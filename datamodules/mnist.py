@@ -192,7 +192,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     if size < before:
         chunks = [
             functional.interpolate(chunk.float(), size=(size, size), mode="area").round().to(torch.uint8)
-            for chunk in images.split(4096)
+            for chunk in torch.split(images, 4096)
         ]
         return torch.cat(chunks)
     return images

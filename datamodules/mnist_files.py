@@ -10,10 +10,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import tempfile
 import zipfile
 import zlib
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 from torchvision import datasets
 
+from datamodules.atomic import whole_file
 from datamodules.download import download
 from datamodules.errors import DataError
 from datamodules.idx import parse_idx
@@ -117,7 +117,9 @@ class MNISTFiles:
             contents = self._extracted(file)
             if contents is None:
                 contents = self._from_archive(file)
-                _write_beside(self.folder / file.name, contents)
+                # Where nothing can be written the contents are in memory, and the next run extracts again.
+                with suppress(OSError):
+                    _write(self.folder / file.name, contents)
             return contents
 
     def _files(self) -> dict[str, _File]:
@@ -229,23 +231,9 @@ def _gunzip(archive: bytes) -> bytes | None:
         return None
 
 
-def _write_beside(path: Path, contents: bytes) -> None:
-    """Write in one piece; quietly do without where the folder cannot be written to."""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError:
-        pass  # a full disk: the contents are in memory, and the next run extracts again
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def _write(path: Path, contents: bytes) -> None:
+    with whole_file(path) as file:
+        file.write(contents)
 
 
 def _unzip_members(bundle: Path, folder: Path, names: list[str]) -> None:
@@ -255,4 +243,4 @@ def _unzip_members(bundle: Path, folder: Path, names: list[str]) -> None:
         for name in names:
             if name not in members:
                 raise DataError(f"{bundle} does not hold {name}")
-            _write_beside(folder / name, archive.read(members[name]))
+            _write(folder / name, archive.read(members[name]))

@@ -6,6 +6,11 @@ import difflib
 import re
 from collections.abc import Iterable
 
+
+class UsageError(Exception):
+    """A command line that cannot be used, in one line."""
+
+
 _CLASS_PLACES = {
     "optimizer": ("torch.optim",),
     "scheduler": ("zoo.optim", "torch.optim.lr_scheduler"),
@@ -39,7 +44,9 @@ def explain(message: str, options: Iterable[str]) -> str:
         close = difflib.get_close_matches(value.rpartition(".")[2].lower(), by_last_part, n=1, cutoff=0.5)
         hint = f"; did you mean {by_last_part[close[0]]}?" if close else f"; such as {', '.join(valid[:3])}"
         return f"{option}: there is no {kind} {value}{hint}"
-    choices = [name for group in re.findall(r"Literal\[([^\]]*)\]", message) for name in re.findall(r"'([^']*)'", group)]
+    choices = [
+        name for group in re.findall(r"Literal\[([^\]]*)\]", message) for name in re.findall(r"'([^']*)'", group)
+    ]
     if choices:
         valid = list(dict.fromkeys(choices))
         return f"{option}: {value!r} is not one of {', '.join(valid)}{_nearest(value, valid)}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from experiments.runner import Experiment, launch, run
 from datamodules import MNISTDataModule
+from experiments.runner import Experiment, launch, run
 from zoo import CNNClassifier
 
 EXPERIMENT = Experiment(
     name="mnist_cnn",
+    doc=__doc__,
     model=CNNClassifier,
     data=MNISTDataModule,
     defaults={

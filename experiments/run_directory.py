@@ -23,7 +23,7 @@ def create(experiment: str, wanted: str | None = None) -> Path:
     Raises:
         OSError: it cannot be made or written to.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0 and _HANDED_ON in os.environ:
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _HANDED_ON in os.environ:
         return Path(os.environ[_HANDED_ON])
     base = Path(wanted) if wanted else ROOT / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
     for number in itertools.count(1):

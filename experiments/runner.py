@@ -1,48 +1,45 @@
-"""What all experiments share: the command line, the run directory, tracking, training, test and report."""
+"""What all experiments share: the command line, training, the test on the best checkpoint, the report."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import inspect
-import json
-import logging
 import os
-import platform
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import experiments
-from datamodules import DataError, FallbackWarning
+from datamodules import DataError
 from experiments import run_directory
-from experiments.cli_errors import explain
-from zoo import NonFiniteLossError, Task
+from experiments.cli_errors import UsageError, explain
+from experiments.console import quiet
+from experiments.resume import Resumed, find_resumed, option_values
+from experiments.summary import circumstances, closing, opening, write_summary
+from zoo import NonFiniteLossError
 from zoo.callbacks import EpochProgress, RunRecord, StepSeeding
-from zoo.checkpointing import CheckpointError, read_checkpoint
-from zoo.hardware import default_precision, device_name
+from zoo.checkpointing import CheckpointError
+from zoo.hardware import default_precision
 from zoo.networks import ShapeError
-from zoo.tracking import MetricsCSV, ResilientWandbLogger, TrackerWarning, start_wandb
+from zoo.tracking import MetricsCSV, ResilientWandbLogger, start_wandb
 
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
 
 # Set by a class: a new class on the command line starts from its own defaults, not from those of another.
 _CLASS_OPTIONS = ("model.optimizer", "model.scheduler")
-_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "wandb", "jsonargparse", "scikit-learn")
 
 
 class RunError(RuntimeError):
@@ -59,6 +56,7 @@ class Experiment:
 
     Args:
         name: of its module, and of its directory below ``runs/``.
+        doc: the module's docstring; its first line is shown by ``--help``.
         model: the task.
         data: the data module.
         defaults: values of options other than their defaults, by option name without ``--``; for an optimizer or a
@@ -68,18 +66,12 @@ class Experiment:
     """
 
     name: str
+    doc: str
     model: type[LightningModule]
     data: type[LightningDataModule]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     monitor: str = "val/accuracy"
     mode: Literal["min", "max"] = "max"
-
-
-# ---------------------------------------------------------------------------------------------- command line
-
-
-class UsageError(Exception):
-    """A command line that cannot be used, in one line."""
 
 
 class ExperimentCLI(LightningCLI):
@@ -88,7 +80,10 @@ class ExperimentCLI(LightningCLI):
     Args:
         experiment: the experiment.
         args: the command line.
-        resumed: the checkpoint to go on from, if there is one.
+        resumed: the run to go on with, if there is one.
+
+    Raises:
+        UsageError: for a command line that cannot be used.
     """
 
     def __init__(self, experiment: Experiment, args: Sequence[str], resumed: Resumed | None) -> None:
@@ -106,7 +101,7 @@ class ExperimentCLI(LightningCLI):
             seed_everything_default=0,
             parser_kwargs={
                 "prog": f"python -m experiments.{experiment.name}",
-                "description": (sys.modules[experiment.__class__.__module__].__doc__ or "").partition("\n")[0],
+                "description": experiment.doc.partition("\n")[0],
                 "exit_on_error": False,
                 "allow_abbrev": False,
             },
@@ -154,7 +149,7 @@ class ExperimentCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         try:
             # Not the inherited one, which warns when Python's own command line has arguments as well.
-            self.config = parser.parse_args(args)
+            self.config = parser.parse_args(self.given)
         except argparse.ArgumentError as error:
             options = [option for action in parser._actions for option in action.option_strings]
             raise UsageError(explain(str(error), options)) from error
@@ -216,7 +211,7 @@ class ExperimentCLI(LightningCLI):
         # The rows behind a resumed checkpoint are written again.
         loggers: list[Logger] = [MetricsCSV(self.directory, keep_rows=record.get("metric_rows") if in_place else None)]
         tracking = self.config.tracking
-        if tracking in ("auto", "wandb") and rank_zero_only.rank == 0:
+        if tracking in ("auto", "wandb") and getattr(rank_zero_only, "rank", 0) == 0:
             run_id = record.get("wandb_run_id") if in_place else None
             logger = start_wandb(
                 directory=self.directory,
@@ -286,13 +281,8 @@ def _tensorboard(directory: Path) -> Logger:
 
 def _config_files(args: Sequence[str]) -> list[dict[str, Any]]:
     """The configuration files on a command line that can be read; the parser says what is wrong with the others."""
-    paths = []
-    for arg, following in zip(args, [*args, ""][1:], strict=True):
-        name, equals, value = arg.partition("=")
-        if name in ("--config", "-c"):
-            paths.append(value if equals else following)
     configs = []
-    for path in paths:
+    for path in option_values(args, "--config", "-c"):
         with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
             config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             if isinstance(config, dict):
@@ -305,51 +295,6 @@ def _lookup(config: Mapping[str, Any], option: str) -> Any:
     for part in option.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-# ---------------------------------------------------------------------------------------------- resume
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """A run that goes on.
-
-    Args:
-        checkpoint: where from.
-        directory: the run's own directory, if it goes on in there.
-        record: the trackers' places, see :class:`zoo.callbacks.RunRecord`.
-    """
-
-    checkpoint: Path
-    directory: Path | None
-    record: Mapping[str, Any]
-
-
-def _find_resumed(experiment: Experiment, args: Sequence[str]) -> tuple[Resumed | None, list[str]]:
-    """What ``--resume`` means, and the command line with the configuration of that run before everything else."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--resume")
-    parser.add_argument("--run_dir")
-    try:
-        given, _ = parser.parse_known_args(args)
-    except argparse.ArgumentError as error:
-        raise UsageError(str(error)) from error
-    if not given.resume:
-        return None, list(args)
-    try:
-        checkpoint = run_directory.find_checkpoint(experiment.name, given.resume, given.run_dir)
-        record = read_checkpoint(checkpoint).get("run_record", {})
-    except (FileNotFoundError, CheckpointError) as error:
-        raise UsageError(f"--resume: {error}") from error
-    directory = run_directory.run_of(checkpoint)
-    if directory is None:
-        return Resumed(checkpoint, None, record), list(args)
-    elsewhere = given.run_dir is not None and Path(given.run_dir).resolve() != directory.resolve()
-    config = str(directory / run_directory.CONFIG)
-    return Resumed(checkpoint, None if elsewhere else directory, record), ["--config", config, *args]
-
-
-# ---------------------------------------------------------------------------------------------- the run
 
 
 def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, float]:
@@ -367,9 +312,9 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
         DataError, NonFiniteLossError, CheckpointError, RunError: see there.
     """
     started = _started(experiment)
-    with _quiet():
+    with quiet():
         try:
-            resumed, arguments = _find_resumed(experiment, args or [])
+            resumed, arguments = find_resumed(experiment.name, args or [])
             cli = ExperimentCLI(experiment, arguments, resumed)
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -383,7 +328,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
                 if isinstance(logger, ResilientWandbLogger):
                     logger.finish(exit_code)
         if cli.trainer.is_global_zero:
-            _report(cli, summary)
+            print(closing(cli.directory, summary, cli.loggers), flush=True)
     return {name: value for name, value in summary.items() if name.startswith("test/")}
 
 
@@ -431,7 +376,6 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
         "dataset": getattr(data, "dataset_name", type(data).__name__),
         "seed": cli.config.seed_everything,
         **{name: float(value) for name, value in metrics.items()},
-        "parameters": _count_parameters(model),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": {
@@ -440,33 +384,13 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
             "test": round(done - test_started, 3),
         },
         "checkpoint": None if checkpoint is None else str(checkpoint),
-        "precision": str(trainer.precision),
-        "device": device_name(trainer.strategy.root_device),
-        "versions": _versions(),
+        **circumstances(trainer, model),
     }
     if cli.best is not None and cli.best.best_model_score is not None:
         summary[cli.experiment.monitor] = float(cli.best.best_model_score)
     if trainer.is_global_zero:
-        path = cli.directory / run_directory.SUMMARY
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
+        write_summary(cli.directory, summary)
     return summary
-
-
-def _report(cli: ExperimentCLI, summary: Mapping[str, Any]) -> None:
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in summary.items() if name.startswith("test/"))
-    seconds = summary["seconds"]
-    print(f"result    {metrics} on {summary['dataset']}")
-    print(f"time      {seconds['total']:.1f} s in all: fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s")
-    print(f"model     {summary['checkpoint'] or 'no checkpoint was kept'}")
-    print(f"run       {cli.directory}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}")
-    for logger in cli.loggers:
-        if isinstance(logger, ResilientWandbLogger):
-            if logger.mode == "online":
-                print(f"W&B       {logger.url}")
-            else:
-                print(f"W&B       offline; upload with: wandb sync {logger.run_directory}")
 
 
 class _Opening(Callback):
@@ -479,69 +403,12 @@ class _Opening(Callback):
         if stage != "fit":
             return
         batches = len(self.cli.datamodule.train_dataloader())
-        trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))
+        trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))  # type: ignore[attr-defined]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cli.record.facts.update(
-            seed=self.cli.config.seed_everything,
-            parameters=_count_parameters(pl_module),
-            precision=str(trainer.precision),
-            device=device_name(pl_module.device),
-            versions=_versions(),
-        )
+        self.cli.record.facts.update(seed=self.cli.config.seed_everything, **circumstances(trainer, pl_module))
         if not trainer.is_global_zero:
             return
-        data = self.cli.datamodule
-        print(f"data      {getattr(data, 'description', type(data).__name__)}")
-        print(
-            f"model     {type(pl_module).__name__}, {_count_parameters(pl_module):,} parameters; "
-            f"{trainer.precision} on {device_name(pl_module.device)}",
-            flush=True,
-        )
+        print(opening(self.cli.datamodule, pl_module, trainer), flush=True)
         if self.cli.resumed is not None:
             print(f"resume    {self.cli.resumed.checkpoint}", flush=True)
-
-
-def _count_parameters(model: LightningModule) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's announcements, and with our own warnings as one line each."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    show = warnings.showwarning
-
-    def show_plainly(message: Any, category: type[Warning], *place: Any, **kwargs: Any) -> None:
-        if issubclass(category, FallbackWarning | TrackerWarning):
-            print(f"warning: {message}", file=sys.stderr, flush=True)
-        else:
-            show(message, category, *place, **kwargs)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show_plainly
-        for ignored in _NOISE:
-            warnings.filterwarnings("ignore", message=ignored)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-# Warnings that the user of an experiment can do nothing about.
-_NOISE = (
-    r".*Checkpoint directory .* exists and is not empty",  # a resumed run's own
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.13 and newer
-)

@@ -11,6 +11,7 @@ import math
 from abc import abstractmethod
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -34,7 +35,7 @@ class ProgressSchedule(LRScheduler):
     def factor(self, progress: float) -> float:
         """The multiplier of the learning rate when the share ``progress`` in [0, 1] of the run is done."""
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         if self.last_epoch == 0:
             progress = 0.0
         elif not self.total_steps:

@@ -46,7 +46,7 @@ class MetricsCSV(Logger):
         self.path = self.directory / "metrics.csv"
         self.columns = ["step", "epoch"]
         self.rows = 0
-        if rank_zero_only.rank == 0 and self.path.is_file():
+        if getattr(rank_zero_only, "rank", 0) == 0 and self.path.is_file():
             self._go_on(keep_rows)
 
     def _go_on(self, keep_rows: int | None) -> None:
@@ -206,7 +206,9 @@ def start_wandb(
     return None
 
 
-def _start(mode: Literal["online", "offline"], *, directory: Path, run_id: str | None, **naming: Any) -> Any:
+def _start(
+    mode: Literal["online", "offline"], *, directory: Path, run_id: str | None, **naming: Any
+) -> ResilientWandbLogger:
     import wandb
 
     directory.mkdir(parents=True, exist_ok=True)

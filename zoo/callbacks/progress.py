@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 
 class EpochProgress(ProgressBar):
-    """One line an epoch with its metrics and seconds; on a terminal also a bar, redrawn at most ``refresh_hz`` times a
-    second however fast the steps are.
+    """One line an epoch with its metrics and seconds; on a terminal also a bar.
+
+    The bar is redrawn at most ``refresh_hz`` times a second, however fast the steps are.
 
     Args:
         refresh_hz: the most redraws a second.
@@ -76,7 +77,9 @@ class EpochProgress(ProgressBar):
             if name == "train/loss_epoch" or name.startswith("val/")
         }
         figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-        print(f"{self._title(trainer, self._epoch)}  {figures}  {time.perf_counter() - self._started:.1f} s", flush=True)
+        print(
+            f"{self._title(trainer, self._epoch)}  {figures}  {time.perf_counter() - self._started:.1f} s", flush=True
+        )
         self._epoch = None
 
     @staticmethod

@@ -20,7 +20,7 @@ class StepSeeding(Callback):
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Batches rather than optimizer steps: with accumulated gradients there are several to a step.

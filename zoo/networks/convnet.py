@@ -65,9 +65,7 @@ class ConvNet(nn.Module):
         size, width = image_size, in_channels
         blocks: list[nn.Module] = []
         for out_channels in channels:
-            block = ConvBlock(
-                width, out_channels, kernel_size, padding=padding, norm=norm, activation=activation
-            )
+            block = ConvBlock(width, out_channels, kernel_size, padding=padding, norm=norm, activation=activation)
             pad = block.conv.padding[0]
             size, width = (size + 2 * int(pad) - kernel_size + 1) // 2, out_channels
             if size < 1:
@@ -87,7 +85,7 @@ class ConvNet(nn.Module):
         if dropout > 0.0:
             head.append(nn.Dropout(dropout))
         self.head = nn.Sequential(*head, nn.Linear(features, num_classes))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.in_channels, self.image_size)

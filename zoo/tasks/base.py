@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,7 +100,8 @@ class Task(LightningModule):
         outputs, _, loss = self._shared_step(batch)
         step = self.global_step
         self._training_loss.keep(loss.detach(), len(outputs), step)
-        if (step + 1) % max(1, self.trainer.log_every_n_steps) == 0:
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        if (step + 1) % max(1, interval) == 0:
             self.log("train/loss", self._training_loss.window_mean(), on_step=True, on_epoch=False, prog_bar=True)
         return loss
 
@@ -185,4 +187,4 @@ class Task(LightningModule):
         if not kwargs.pop("weights_only", True):
             raise ValueError("weights_only=False would run code from the file: it is not supported")
         read_checkpoint(checkpoint_path)  # says what is wrong with a bad file in words
-        return super().load_from_checkpoint(checkpoint_path, weights_only=True, **kwargs)
+        return super().load_from_checkpoint(Path(checkpoint_path), weights_only=True, **kwargs)

@@ -1,0 +1,45 @@
+"""What a run prints: what its user wants to know, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from datamodules import FallbackWarning
+from zoo.tracking import TrackerWarning
+
+# Warnings that the user of an experiment can do nothing about.
+_NOISE = (
+    r".*Checkpoint directory .* exists and is not empty",  # a resumed run's own
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.13 and newer
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's announcements, and with our own warnings as one line each."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    show = warnings.showwarning
+
+    def show_plainly(message: Any, category: type[Warning], *place: Any, **kwargs: Any) -> None:
+        if issubclass(category, FallbackWarning | TrackerWarning):
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+        else:
+            show(message, category, *place, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_plainly
+        for ignored in _NOISE:
+            warnings.filterwarnings("ignore", message=ignored)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

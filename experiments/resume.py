@@ -1,0 +1,68 @@
+"""What ``--resume`` means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments import run_directory
+from experiments.cli_errors import UsageError
+from zoo.checkpointing import CheckpointError, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run that goes on.
+
+    Args:
+        checkpoint: where from.
+        directory: the run's own directory, if it goes on in there.
+        record: the trackers' places, see :class:`zoo.callbacks.RunRecord`.
+    """
+
+    checkpoint: Path
+    directory: Path | None
+    record: Mapping[str, Any]
+
+
+def find_resumed(experiment: str, args: Sequence[str]) -> tuple[Resumed | None, list[str]]:
+    """The run to go on with, and the command line with that run's configuration before everything else.
+
+    With ``--run_dir`` naming another directory, a checkpoint of a run begins a new run there.
+
+    Raises:
+        UsageError: there is no such checkpoint, or it cannot be read.
+    """
+    resume = option_value(args, "--resume")
+    if resume is None:
+        return None, list(args)
+    wanted = option_value(args, "--run_dir")
+    try:
+        checkpoint = run_directory.find_checkpoint(experiment, resume, wanted)
+        record = read_checkpoint(checkpoint).get("run_record", {})
+    except (FileNotFoundError, CheckpointError) as error:
+        raise UsageError(f"--resume: {error}") from error
+    directory = run_directory.run_of(checkpoint)
+    if directory is None:
+        return Resumed(checkpoint, None, record), list(args)
+    elsewhere = wanted is not None and Path(wanted).resolve() != directory.resolve()
+    config = str(directory / run_directory.CONFIG)
+    return Resumed(checkpoint, None if elsewhere else directory, record), ["--config", config, *args]
+
+
+def option_value(args: Sequence[str], option: str) -> str | None:
+    """The last value that a command line gives an option."""
+    values = option_values(args, option)
+    return values[-1] if values else None
+
+
+def option_values(args: Sequence[str], *options: str) -> list[str]:
+    """All values that a command line gives an option, under any of its names."""
+    values = []
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
+        name, equals, value = arg.partition("=")
+        if name in options:
+            values.append(value if equals else following)
+    return values

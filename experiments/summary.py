@@ -1,0 +1,89 @@
+"""What is left of a run: ``summary.json``, and the last lines on the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+
+from experiments import run_directory
+from zoo.hardware import device_name
+from zoo.tracking import ResilientWandbLogger
+
+_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "wandb", "jsonargparse", "scikit-learn")
+
+
+def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json`` in one piece."""
+    path = directory / run_directory.SUMMARY
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def circumstances(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
+    """What a figure depends on beside the data and the arguments."""
+    return {
+        "parameters": count_parameters(model),
+        "precision": str(trainer.precision),
+        "device": device_name(trainer.strategy.root_device),
+        "versions": versions(),
+    }
+
+
+def count_parameters(model: LightningModule) -> int:
+    """Weights and biases of the model."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a figure may depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def opening(data: object, model: LightningModule, trainer: Trainer) -> str:
+    """What is trained on what, in two lines."""
+    about = circumstances(trainer, model)
+    return (
+        f"data      {getattr(data, 'description', type(data).__name__)}\n"
+        f"model     {type(model).__name__}, {about['parameters']:,} parameters; "
+        f"{about['precision']} on {about['device']}"
+    )
+
+
+def closing(directory: Path, summary: Mapping[str, Any], loggers: Iterable[Logger]) -> str:
+    """The result, the time, the checkpoint, and how to see the run, a line each."""
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in summary.items() if name.startswith("test/"))
+    seconds = summary["seconds"]
+    checkpoint = summary["checkpoint"]
+    lines = [
+        f"result    {metrics} (dataset: {summary['dataset']})",
+        f"time      {seconds['total']:.1f} s in all: fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s",
+        f"model     {_relative(Path(checkpoint)) if checkpoint else 'no checkpoint was kept'}",
+        f"run       {_relative(directory)}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}",
+    ]
+    for logger in loggers:
+        if isinstance(logger, ResilientWandbLogger) and logger.mode == "online":
+            lines.append(f"W&B       {logger.url}")
+        elif isinstance(logger, ResilientWandbLogger):
+            lines.append(f"W&B       offline; upload with: wandb sync {_relative(logger.run_directory)}")
+    return "\n".join(lines)
+
+
+def _relative(path: Path) -> str:
+    """The shorter of the path and the path from here."""
+    with contextlib.suppress(ValueError):  # on another drive
+        return min(str(path), os.path.relpath(path), key=len)
+    return str(path)
