@@ -72,7 +72,7 @@ class MNISTDataModule(InMemoryDataModule):
         source: Source = "auto",
         batch_size: int = 256,
         eval_batch_size: int = 1000,
-        val_size: float = 5000,
+        val_size: int | float = 5000,
         image_size: int = 28,
         augment: AugmentName | Augment | None = None,
         drop_last: bool = True,

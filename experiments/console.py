@@ -15,6 +15,8 @@ from zoo.tracking import TrackerWarning
 # Warnings that the user of an experiment can do nothing about.
 _NOISE = (
     r".*Checkpoint directory .* exists and is not empty",  # a resumed run's own
+    r".*The dirpath has changed from",  # a new run from another's checkpoint keeps its own best
+    r".*The number of training batches \(.*\) is smaller than the logging interval",  # the runner lowers it
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.13 and newer
 )
 

@@ -66,3 +66,22 @@ def option_values(args: Sequence[str], *options: str) -> list[str]:
         if name in options:
             values.append(value if equals else following)
     return values
+
+
+def relocate(checkpoint: dict[str, Any], directory: Path) -> None:
+    """Let the checkpoint callbacks' states in ``checkpoint`` name files in ``directory``.
+
+    They hold whole paths, and forget the best score when the directory is another. A run directory that was moved or
+    copied would then lose its best checkpoint to the first validation after the resume.
+    """
+    for state in checkpoint.get("callbacks", {}).values():
+        if not isinstance(state, dict) or not state.get("dirpath"):
+            continue
+
+        def moved(path: str) -> str:
+            return str(directory / Path(path).name) if path else path
+
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = moved(state[key])
+        state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+        state["dirpath"] = str(directory)

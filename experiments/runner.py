@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +27,9 @@ from datamodules import DataError
 from experiments import run_directory
 from experiments.cli_errors import UsageError, explain
 from experiments.console import quiet
-from experiments.resume import Resumed, find_resumed, option_values
+from experiments.resume import Resumed, find_resumed, option_values, relocate
 from experiments.summary import circumstances, closing, opening, write_summary
-from zoo import NonFiniteLossError
+from zoo import NonFiniteLossError, TargetError
 from zoo.callbacks import EpochProgress, RunRecord, StepSeeding
 from zoo.checkpointing import CheckpointError
 from zoo.hardware import default_precision
@@ -46,7 +46,7 @@ class RunError(RuntimeError):
     """A run that came to nothing; says why."""
 
 
-EXPECTED_ERRORS = (CheckpointError, DataError, NonFiniteLossError, RunError, ShapeError, OSError)
+EXPECTED_ERRORS = (CheckpointError, DataError, NonFiniteLossError, RunError, ShapeError, TargetError, OSError)
 """Errors that say what is wrong in a sentence; on the command line nobody needs their traceback."""
 
 
@@ -163,7 +163,7 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate(self.config)
             self.datamodule = self.config_init.data
             self.model = self.config_init.model
             self._try_optimizer()
@@ -171,10 +171,12 @@ class ExperimentCLI(LightningCLI):
             raise UsageError(" ".join(str(error).split())) from error
         self.directory = self._directory()
         (self.directory / run_directory.CONFIG).write_text(self._config_text(), encoding="utf-8")
-        self.loggers = self._make_loggers()
         try:
+            self.loggers = self._make_loggers()
             self.trainer = self.instantiate_trainer()
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, MisconfigurationException, UsageError) as error:
+            if self.resumed is None:
+                shutil.rmtree(self.directory)  # nothing is in it yet but the configuration
             raise UsageError(" ".join(str(error).split())) from error
 
     def _try_optimizer(self) -> None:
@@ -191,7 +193,10 @@ class ExperimentCLI(LightningCLI):
         if self.resumed is not None and self.resumed.directory is not None:
             return run_directory.reuse(self.resumed.directory)
         wanted = self.config.run_dir
-        directory = run_directory.create(self.experiment.name, wanted)
+        try:
+            directory = run_directory.create(self.experiment.name, wanted)
+        except OSError as error:
+            raise UsageError(f"--run_dir: {wanted or run_directory.ROOT} cannot be made ({error})") from error
         if wanted and directory != Path(wanted):
             print(f"note      {wanted} is taken, this run goes to {directory}")
         return directory
@@ -201,8 +206,7 @@ class ExperimentCLI(LightningCLI):
         config = self.config.clone()
         for name in ("config", "run_dir", "resume"):
             config.pop(name, None)
-        keep_none = "skip_unset" if "skip_unset" in inspect.signature(self.parser.dump).parameters else "skip_none"
-        text: str = self.parser.dump(config, skip_validation=True, **{keep_none: False})
+        text: str = self.parser.dump(config, skip_validation=True, skip_unset=False)
         return text
 
     def _make_loggers(self) -> list[Logger]:
@@ -398,12 +402,7 @@ class _Opening(Callback):
 
     def __init__(self, cli: ExperimentCLI) -> None:
         self.cli = cli
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        batches = len(self.cli.datamodule.train_dataloader())
-        trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))  # type: ignore[attr-defined]
+        self._told = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.cli.record.facts.update(seed=self.cli.config.seed_everything, **circumstances(trainer, pl_module))
@@ -412,3 +411,18 @@ class _Opening(Callback):
         print(opening(self.cli.datamodule, pl_module, trainer), flush=True)
         if self.cli.resumed is not None:
             print(f"resume    {self.cli.resumed.checkpoint}", flush=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        batches = int(min(trainer.num_training_batches, trainer.log_every_n_steps))  # type: ignore[attr-defined]
+        trainer.log_every_n_steps = max(1, batches)  # type: ignore[attr-defined]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.cli.resumed is not None and self.cli.resumed.directory is not None:
+            relocate(checkpoint, (self.cli.directory / run_directory.CHECKPOINTS).absolute())
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        changes = {} if self._told else getattr(pl_module, "changed_settings", {})
+        self._told = True
+        if changes and trainer.is_global_zero:
+            told = ", ".join(f"{name} {now} instead of {before}" for name, (before, now) in changes.items())
+            print(f"resume    with {told}", flush=True)

@@ -1,7 +1,7 @@
 """A modular model zoo in PyTorch Lightning: networks, tasks, and ready models."""
 
 from zoo.models import CNNClassifier, LeNet5Classifier
-from zoo.tasks import ClassPrediction, MulticlassClassification, NonFiniteLossError, Task
+from zoo.tasks import ClassPrediction, MulticlassClassification, NonFiniteLossError, TargetError, Task
 from zoo.version import __version__
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "LeNet5Classifier",
     "MulticlassClassification",
     "NonFiniteLossError",
+    "TargetError",
     "Task",
     "__version__",
 ]

@@ -126,3 +126,54 @@ class WarmupCosine(ProgressSchedule):
 
 def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def optimizer_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """What each parameter group was given, without its parameters; ``lr`` is the rate that a schedule works from."""
+    groups = []
+    for group in optimizer.param_groups:
+        given = {key: value for key, value in group.items() if key not in ("params", "initial_lr")}
+        groups.append({**given, "lr": group.get("initial_lr", group["lr"])})
+    return groups
+
+
+def apply_changed_settings(
+    optimizer: Optimizer,
+    scheduler: object,
+    before: list[dict[str, Any]],
+    now: list[dict[str, Any]],
+) -> dict[str, tuple[Any, Any]]:
+    """Let settings that differ from those of the run's first part win over the restored state.
+
+    A restored optimizer state brings back every value of every group, so that a rate given anew would be ignored.
+    Values that were not changed are left as restored, whatever a schedule or a callback made of them.
+
+    Args:
+        optimizer: with the restored state.
+        scheduler: its schedule, restored, or ``None``.
+        before: :func:`optimizer_settings` when the run began.
+        now: the same, of the optimizer before the state was restored.
+
+    Returns:
+        The changes, ``{name: (before, now)}``.
+    """
+    changes: dict[str, tuple[Any, Any]] = {}
+    for index, (group, old, new) in enumerate(zip(optimizer.param_groups, before, now, strict=True)):
+        for key, value in new.items():
+            # A checkpoint brings tuples back as they were, a configuration file may bring lists.
+            if key not in old or _plain(old[key]) == _plain(value):
+                continue
+            changes[key] = (old[key], value)
+            if key == "lr" and "initial_lr" in group:
+                group["lr"] *= value / old["lr"] if old["lr"] else 1.0
+                group["initial_lr"] = value
+                base_lrs = getattr(scheduler, "base_lrs", None)
+                if base_lrs is not None:
+                    base_lrs[index] = value
+            else:
+                group[key] = value
+    return changes
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

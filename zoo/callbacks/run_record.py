@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
+from zoo.optim import optimizer_settings
 from zoo.tracking import MetricsCSV, ResilientWandbLogger
 
 
@@ -46,7 +47,9 @@ class RunRecord(Callback):
             if isinstance(logger, ResilientWandbLogger):
                 self.wandb_run_id = logger.version
             elif isinstance(logger, MetricsCSV):
-                self.metric_rows = logger.rows
+                # Inside on_train_epoch_end the epoch's own row is still to come, and a resumed run will not write it.
+                progress: Any = trainer.fit_loop.epoch_progress.current
+                self.metric_rows = logger.rows + (progress.processed > progress.completed)
         checkpoint["run_record"] = {"wandb_run_id": self.wandb_run_id, "metric_rows": self.metric_rows}
 
 
@@ -56,13 +59,10 @@ def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
     Values that all parameter groups share stand once; those that differ as a list, one a group. Where a schedule
     moves the rate, ``lr`` is the one it works from.
     """
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    groups = optimizer_settings(optimizer)
     description: dict[str, Any] = {"class": _class_name(optimizer)}
     for key in groups[0]:
-        if key == "initial_lr":
-            continue
-        values = [group.get("initial_lr", group[key]) if key == "lr" else group.get(key) for group in groups]
-        plain = [list(value) if isinstance(value, tuple) else value for value in values]
+        plain = [list(value) if isinstance(value := group.get(key), tuple) else value for group in groups]
         description[key] = plain[0] if all(value == plain[0] for value in plain) else plain
     return description
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from zoo.checkpointing import read_checkpoint, require_plain
-from zoo.optim import ProgressSchedule
+from zoo.optim import ProgressSchedule, apply_changed_settings, optimizer_settings
 from zoo.tasks.training_loss import TrainingLoss
 
 Batch = tuple[Tensor, Tensor]
@@ -23,6 +23,11 @@ Batch = tuple[Tensor, Tensor]
 # These are objects, not plain values: a checkpoint that held them could not be loaded safely.
 _NOT_SAVED = ("network", "metrics", "optimizer", "scheduler")
 _TRAINING_LOSS_KEY = "training_loss"
+_OPTIMIZER_KEY = "optimizer_settings"
+
+
+class TargetError(ValueError):
+    """Targets, or a network's outputs, that do not fit the task."""
 
 
 class Task(LightningModule):
@@ -67,6 +72,10 @@ class Task(LightningModule):
         self.network = network
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._optimizer_settings: list[dict[str, Any]] | None = None
+        self._optimizer_settings_before: list[dict[str, Any]] | None = None
+        #: On a resumed run, the optimizer's settings that are not those it began with: ``{name: (before, now)}``.
+        self.changed_settings: dict[str, tuple[Any, Any]] = {}
         self._training_loss = TrainingLoss()
         self.train_loss_epoch = MeanMetric()
         # compute_groups would merge metrics by comparing their states, which costs more than it saves here.
@@ -82,7 +91,7 @@ class Task(LightningModule):
 
     @abstractmethod
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
-        """Raise a ``ValueError`` for targets that do not fit the task; must not wait for a GPU."""
+        """Raise :class:`TargetError` for targets that do not fit the task; must not wait for a GPU."""
 
     # ------------------------------------------------------------------ steps
 
@@ -144,9 +153,10 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(parameters) if self._optimizer is None else self._optimizer(parameters)
-        if self._scheduler is None:
+        scheduler = None if self._scheduler is None else self._scheduler(optimizer)
+        self._optimizer_settings = optimizer_settings(optimizer)
+        if scheduler is None:
             return optimizer
-        scheduler = self._scheduler(optimizer)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
         if isinstance(scheduler, ProgressSchedule):
             config["interval"] = "step"
@@ -163,10 +173,21 @@ class Task(LightningModule):
 
     # ------------------------------------------------------------------ checkpoints
 
+    def on_train_start(self) -> None:
+        before, now = self._optimizer_settings_before, self._optimizer_settings
+        if before is not None and now is not None and len(before) == len(now):
+            [optimizer] = self.trainer.optimizers
+            schedules = self.trainer.lr_scheduler_configs
+            scheduler = schedules[0].scheduler if schedules else None
+            self.changed_settings = apply_changed_settings(optimizer, scheduler, before, now)
+        self._optimizer_settings_before = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_TRAINING_LOSS_KEY] = dict(self._training_loss.state_dict())
+        checkpoint[_OPTIMIZER_KEY] = self._optimizer_settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._optimizer_settings_before = checkpoint.get(_OPTIMIZER_KEY)
         if _TRAINING_LOSS_KEY in checkpoint:
             self._training_loss.load_state_dict(checkpoint[_TRAINING_LOSS_KEY])
 

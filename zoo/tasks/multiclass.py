@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from zoo.tasks.base import Batch, Task
+from zoo.tasks.base import Batch, TargetError, Task
 
 
 class ClassPrediction(NamedTuple):
@@ -35,8 +35,9 @@ class MulticlassClassification(Task):
         scheduler: see :class:`Task`.
 
     Raises:
-        ValueError: a value out of range; in a step, targets that are no class indices ``(batch,)`` int64 in
-            ``0..num_classes-1``, or logits of another shape.
+        ValueError: a value out of range.
+        TargetError: in a step, targets that are no class indices ``(batch,)`` int64 in ``0..num_classes-1``, or
+            logits of another shape.
 
     Example:
         >>> task = MulticlassClassification(network=nn.Linear(4, 3), num_classes=3)
@@ -76,7 +77,7 @@ class MulticlassClassification(Task):
         # Before the first step: a GPU could only answer a label out of range with an assertion in a kernel.
         data_classes = getattr(self.trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
         if data_classes is not None and data_classes > self.num_classes:
-            raise ValueError(
+            raise TargetError(
                 f"the data have {data_classes} classes, the model num_classes={self.num_classes}: labels up to "
                 f"{data_classes - 1} are outside 0..{self.num_classes - 1}"
             )
@@ -88,11 +89,11 @@ class MulticlassClassification(Task):
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
         if outputs.ndim != 2 or outputs.shape[1] != self.num_classes:
-            raise ValueError(
+            raise TargetError(
                 f"the network must give logits of shape (batch, {self.num_classes}), got {tuple(outputs.shape)}"
             )
         if targets.dtype != torch.int64 or targets.shape != outputs.shape[:1]:
-            raise ValueError(
+            raise TargetError(
                 f"targets must be class indices of shape ({len(outputs)},) and type int64, "
                 f"got {tuple(targets.shape)} and {str(targets.dtype).removeprefix('torch.')}"
             )
@@ -100,7 +101,7 @@ class MulticlassClassification(Task):
             lowest, highest = (int(bound) for bound in targets.aminmax())
             if lowest < 0 or highest >= self.num_classes:
                 wrong = lowest if lowest < 0 else highest
-                raise ValueError(
+                raise TargetError(
                     f"label {wrong} is outside 0..{self.num_classes - 1}: num_classes={self.num_classes} does not fit "
                     "the data"
                 )
