@@ -14,7 +14,10 @@ from datamodules.augment import RandomAffine, RandomShift
 from datamodules.base import InMemoryDataModule, Split, Splits, random_split, split_size
 from datamodules.errors import DataError
 from datamodules.loader import Augment
-from datamodules.mnist_files import DATASETS, DatasetName, MNISTFiles
+from datamodules.mnist_files import MNISTFiles
+
+DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST", "digits"]
+DATASETS: tuple[DatasetName, ...] = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "digits")
 
 Source = Literal["auto", "local", "download"]
 SOURCES: tuple[Source, ...] = ("auto", "local", "download")
@@ -46,7 +49,8 @@ class MNISTDataModule(InMemoryDataModule):
 
     Args:
         data_dir: the folder of all data sets, in torchvision's layout.
-        dataset: ``"MNIST"``, ``"FashionMNIST"``, ``"KMNIST"`` or ``"EMNIST"`` (its digits).
+        dataset: ``"MNIST"``, ``"FashionMNIST"``, ``"KMNIST"``, ``"EMNIST"`` (its digits), or ``"digits"``, the
+            bundled ones, which need neither disk nor network.
         source: ``"auto"``: intact local files, else a download, else the bundled digits; ``"local"``: local files,
             else an error; ``"download"``: local files, else a download, else an error.
         batch_size: images a training batch.
@@ -140,6 +144,8 @@ class MNISTDataModule(InMemoryDataModule):
 
     def _raw(self) -> tuple[Split, Split]:
         """Training and test set, ``(samples, 1, 28, 28)`` uint8 and ``(samples,)`` int64."""
+        if self.dataset == "digits":
+            return bundled_digits()
         files = MNISTFiles(self.data_dir, self.dataset, may_download=self.source != "local")
         try:
             train, test = files.load(train=True), files.load(train=False)

@@ -26,8 +26,7 @@ from datamodules.download import download
 from datamodules.errors import DataError
 from datamodules.idx import parse_idx
 
-DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST"]
-DATASETS: tuple[DatasetName, ...] = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST")
+FileDatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST"]
 
 _NUM_CLASSES = 10
 _SIZE = 28
@@ -62,7 +61,7 @@ class MNISTFiles:
         may_download: fetch what is missing or damaged.
     """
 
-    def __init__(self, data_dir: Path, dataset: DatasetName, *, may_download: bool) -> None:
+    def __init__(self, data_dir: Path, dataset: FileDatasetName, *, may_download: bool) -> None:
         self.dataset = dataset
         self.source = getattr(datasets, dataset)
         self.folder = data_dir / dataset / "raw"

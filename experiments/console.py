@@ -38,6 +38,8 @@ def quiet() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show_plainly
+        for ours in (FallbackWarning, TrackerWarning):
+            warnings.filterwarnings("always", category=ours)
         for ignored in _NOISE:
             warnings.filterwarnings("ignore", message=ignored)
         try:

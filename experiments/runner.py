@@ -257,7 +257,9 @@ class ExperimentCLI(LightningCLI):
         if config.limit_val_batches == 0:
             return [self.last]
         monitor, mode = self.experiment.monitor, self.experiment.mode
-        self.best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **common)
+        self.best = ModelCheckpoint(
+            filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=False, **common
+        )
         return [self.best, self.last]
 
     @property
@@ -405,7 +407,11 @@ class _Opening(Callback):
         self._told = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cli.record.facts.update(seed=self.cli.config.seed_everything, **circumstances(trainer, pl_module))
+        self.cli.record.facts.update(
+            seed=self.cli.config.seed_everything,
+            trainer={name: value for name, value in self.cli.config.trainer.as_dict().items() if value is not None},
+            **circumstances(trainer, pl_module),
+        )
         if not trainer.is_global_zero:
             return
         print(opening(self.cli.datamodule, pl_module, trainer), flush=True)

@@ -211,6 +211,8 @@ def _start(
 ) -> ResilientWandbLogger:
     import wandb
 
+    # W&B's own process has a working directory of its own.
+    directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         dir=str(directory),

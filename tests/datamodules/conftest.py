@@ -1,4 +1,4 @@
-"""What the tests of the data modules share: the real MNIST archives, and a server on loopback with good and bad ways."""
+"""What the tests of the data modules share: the real MNIST archives, and a server on loopback."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from datamodules import MNISTDataModule
 
 _ARCHIVES = Path(__file__).parents[2] / "data" / "MNIST" / "raw"
@@ -54,20 +55,18 @@ def mnist(extracted_dir):
 
 @pytest.fixture
 def lock_folder(monkeypatch):
-    """A function that forbids to write into a folder; simulated for root, whom permissions do not stop."""
+    """A function that forbids to write into a folder; simulated where permissions do not stop us, as for root."""
     locked = []
 
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
     def lock(folder):
-        if os.geteuid() != 0:
-            folder.chmod(0o555)
-            locked.append(folder)
-            return
-
-        def refuse(*_, **__):
-            raise OSError(30, "Read-only file system")
-
-        monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)
-        monkeypatch.setattr(tempfile, "mkstemp", refuse)
+        folder.chmod(0o555)
+        locked.append(folder)
+        if os.access(folder, os.W_OK):
+            monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)
+            monkeypatch.setattr(tempfile, "mkstemp", refuse)
 
     yield lock
     for folder in locked:
@@ -75,7 +74,7 @@ def lock_folder(monkeypatch):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.server.requests.append(self.path)
         _, manner, name = self.path.split("/")
         contents = self.server.contents[name]

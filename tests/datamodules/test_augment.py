@@ -1,7 +1,8 @@
 import pytest
 import torch
-from datamodules import DataError, RandomAffine, RandomShift
 from torch import Generator
+
+from datamodules import DataError, RandomAffine, RandomShift
 
 
 def seeded(seed):

@@ -2,6 +2,7 @@ import struct
 
 import pytest
 import torch
+
 from datamodules.errors import DataError
 from datamodules.idx import parse_idx
 

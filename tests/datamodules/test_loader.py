@@ -2,8 +2,9 @@ import json
 
 import pytest
 import torch
-from datamodules import BatchLoader, DataError, RandomShift
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from datamodules import BatchLoader, DataError, RandomShift
 
 SIZES = [1, 2, 5, 129, 10_001]
 WORLDS = [1, 2, 3]

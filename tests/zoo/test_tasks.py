@@ -111,9 +111,9 @@ def test_the_logged_training_loss_is_the_mean_since_the_last_log_point(
         if (step + 1) % every == 0 and following[0] != step:
             expected[step] = weighted_mean(window)
             window = []
-    make_trainer(
-        max_epochs=2, logger=list_logger, log_every_n_steps=every, accumulate_grad_batches=accumulate
-    ).fit(task, data)
+    make_trainer(max_epochs=2, logger=list_logger, log_every_n_steps=every, accumulate_grad_batches=accumulate).fit(
+        task, data
+    )
     assert list_logger.values("train/loss") == pytest.approx(expected, rel=1e-5)
 
 
@@ -150,19 +150,18 @@ def test_metrics_start_anew_every_time(make_trainer, make_data, list_logger):
     assert trainer.validate(task, data, verbose=False)[0]["val/loss"] == pytest.approx(last, rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_resumed_epoch_logs_what_the_whole_one_did(make_trainer, make_data, list_logger, tmp_path):
-    data = make_data(train=20)  # five batches
-    whole = linear_task(optimizer=SGD)
-    start = copy.deepcopy(whole.state_dict())
-    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
-    make_trainer(max_epochs=2, log_every_n_steps=2, callbacks=[saver], logger=list_logger, enable_checkpointing=True).fit(
-        whole, data
-    )
+    def run(task, ckpt_path=None):
+        saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
+        settings = {"max_epochs": 2, "log_every_n_steps": 2, "callbacks": [saver], "enable_checkpointing": True}
+        trainer = make_trainer(logger=list_logger, **settings)
+        trainer.fit(task, make_data(train=20), ckpt_path=ckpt_path)  # five batches an epoch
+
+    whole, again = linear_task(optimizer=SGD), linear_task(optimizer=SGD)
+    run(whole)
     calls, list_logger.calls = list_logger.calls, []
-    again = linear_task(optimizer=SGD)
-    again.load_state_dict(start)
-    trainer = make_trainer(max_epochs=2, log_every_n_steps=2, logger=list_logger)
-    trainer.fit(again, make_data(train=20), ckpt_path=tmp_path / "step=3.ckpt")
+    run(again, ckpt_path=tmp_path / "step=3.ckpt")
     assert list_logger.calls == [(step, metrics) for step, metrics in calls if step >= 3]
     assert all(torch.equal(again.state_dict()[name], value) for name, value in whole.state_dict().items())
 
@@ -214,10 +213,11 @@ def test_losses_and_probabilities_have_32_bits_at_any_precision(make_trainer, ma
     task, data = linear_task(class_weights=(1.0, 2.0, 3.0)), make_data()
     trainer = make_trainer(max_epochs=1, precision=precision)
     trainer.fit(task, data)
+    loss = trainer.callback_metrics["val/loss"]
     probabilities = trainer.predict(task, data)[0].probabilities
-    assert probabilities.dtype == torch.float32
+    assert (loss.dtype, probabilities.dtype) == (torch.float32, torch.float32)
+    assert loss.item() == pytest.approx(math.log(3), abs=1.0)
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(4))
-    assert trainer.callback_metrics["val/loss"].item() == pytest.approx(math.log(3), abs=1.0)
 
 
 # ---------------------------------------------------------------------- mistakes
@@ -430,7 +430,9 @@ def test_schedules_of_torch_step_once_an_epoch(make_trainer, make_data):
 
 def test_a_plateau_is_watched_through_its_own_monitor(make_trainer, make_data):
     # By the threshold no epoch is better than the first, so every epoch after it halves the rate.
-    plateau = functools.partial(ReduceLROnPlateau, monitor="val/accuracy", mode="max", patience=0, factor=0.5, threshold=9)
+    plateau = functools.partial(
+        ReduceLROnPlateau, monitor="val/accuracy", mode="max", patience=0, factor=0.5, threshold=9
+    )
     rates = Rates()
     make_trainer(max_epochs=4, callbacks=[rates]).fit(linear_task(optimizer=SGD, scheduler=plateau), make_data())
     assert rates.rates == [0.5] * 6 + [0.25] * 3 + [0.125] * 3

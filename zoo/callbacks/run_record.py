@@ -37,7 +37,7 @@ class RunRecord(Callback):
                 settings["dataset"] = data.dataset_name
         optimizers = [describe_optimizer(optimizer) for optimizer in trainer.optimizers]
         settings["optimizer"] = optimizers[0] if len(optimizers) == 1 else optimizers
-        schedules = [_class_name(config.scheduler) for config in trainer.lr_scheduler_configs]
+        schedules = [describe_scheduler(config.scheduler) for config in trainer.lr_scheduler_configs]
         settings["scheduler"] = schedules[0] if len(schedules) == 1 else schedules or None
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)
@@ -65,6 +65,16 @@ def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
         plain = [list(value) if isinstance(value := group.get(key), tuple) else value for group in groups]
         description[key] = plain[0] if all(value == plain[0] for value in plain) else plain
     return description
+
+
+def describe_scheduler(scheduler: object) -> dict[str, Any]:
+    """Class and plain values of a learning-rate schedule."""
+    values = {
+        name: value
+        for name, value in vars(scheduler).items()
+        if isinstance(value, bool | int | float | str) and not name.startswith("_") and name != "last_epoch"
+    }
+    return {"class": _class_name(scheduler), **values}
 
 
 def _class_name(thing: object) -> str:

@@ -1,0 +1,52 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+RAW = REPOSITORY / "data" / "MNIST" / "raw"
+HAS_MNIST = all(
+    (RAW / f"{part}-{kind}.gz").is_file()
+    for part in ("train", "t10k")
+    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+)
+
+# A few steps on the bundled digits: enough to see that things are in their place.
+SHORT = [
+    *("--data.dataset", "digits", "--data.batch_size", "64"),
+    *("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "12", "--trainer.log_every_n_steps", "5"),
+]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every run in an empty directory, without account, and as if started without arguments."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_PROJECT", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    # main() must not read them.
+    monkeypatch.setattr(sys, "argv", ["pytest", "--no-such-option"])
+    return tmp_path
+
+
+@pytest.fixture
+def read_wandb():
+    """Reads offline runs back with W&B's own tool: ``{config, summary, state, exit_code, ...}`` of each, by start."""
+    pytest.importorskip("wandb")
+
+    def read(directory):
+        runs = []
+        for file in sorted(Path(directory).glob("wandb/offline-run-*/*.wandb")):
+            command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--summary", str(file)]
+            runs.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+        return runs
+
+    return read
+
+
+@pytest.fixture
+def summary_of():
+    return lambda directory: json.loads((Path(directory) / "summary.json").read_text())

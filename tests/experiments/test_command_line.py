@@ -1,0 +1,138 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY, SHORT
+
+from experiments import mnist_cnn
+from experiments.__main__ import list_experiments
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("configs")
+    (folder / "misspelt.yaml").write_text("model:\n  chanels: [8]\n")
+    (folder / "broken.yaml").write_text("model: [\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["--trainer.max_epoch", "3"], ["--trainer.max_epoch;", "--trainer.max_epochs"]),
+        (["--model.chanels", "[8]"], ["--model.chanels", "--model.channels"]),
+        (["--traking=csv"], ["--traking", "--tracking"]),
+        (["--tracking", "wanbd"], ["--tracking", "'wanbd'", "did you mean wandb"]),
+        (["--model.optimizer", "torch.optim.SDG"], ["--model.optimizer", "torch.optim.SDG", "torch.optim.SGD"]),
+        (["--model.optimizer", "AdmW"], ["--model.optimizer", "AdmW", "torch.optim.AdamW"]),
+        (["--model.optimizer", "torch.nn.Linear"], ["--model.optimizer", "torch.nn.Linear", "torch.optim."]),
+        (["--model.optimizer.lrr", "0.1"], ["--model.optimizer.lrr", "did you mean lr"]),
+        (["--model.scheduler", "zoo.optim.OneCicle"], ["--model.scheduler", "zoo.optim.OneCycle"]),
+        (["--model.norm", "bach"], ["'bach'", "did you mean 'batch'"]),
+        (["--model.dropout", "1.5"], ["dropout", "1.5", "less than 1"]),
+        (["--model.optimizer.lr", "-1"], ["--model.optimizer", "-1.0"]),
+        (["--model.scheduler.warmup", "2"], ["warmup", "2"]),
+        (["--data.batch_size", "0"], ["batch_size", "at least 1", "0"]),
+        (["--data.batch_size", "many"], ["--data.batch_size", "int", "'many'"]),
+        (["--data.val_size", "-5"], ["val_size", "-5"]),
+        (["--data.dataset", "MNSIT"], ["--data.dataset", "'MNSIT'", "did you mean MNIST"]),
+        (["--data.augment", "shft"], ["--data.augment", "'shft'", "did you mean shift"]),
+        (["--data.image_size", "4"], ["image_size", "from 8 to 256", "4"]),
+        (["--trainer.precision", "bf17"], ["--trainer.precision", "bf16"]),
+        (["--trainer.accelerator", "gpuu"], ["gpuu"]),
+        (["--trainer.max_epochs", "few"], ["--trainer.max_epochs", "int", "'few'"]),
+        (["--seed_everything", "x"], ["--seed_everything", "'x'"]),
+        (["--patience", "0"], ["--patience", "at least 1"]),
+        (["--config", "none.yaml"], ["--config", "none.yaml"]),
+        (["--config", "{configs}/misspelt.yaml"], ["model.chanels", "model.channels"]),
+        (["--config", "{configs}/broken.yaml"], ["config"]),
+        (["--resume", "none.ckpt"], ["--resume", "none.ckpt"]),
+        (["--resume", "last"], ["--resume", "runs/mnist_cnn"]),
+        (["--resume", "http://127.0.0.1/x.ckpt"], ["--resume", "x.ckpt"]),
+        (["surplus"], ["surplus"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_code_two(args, parts, configs, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        mnist_cnn.main([arg.format(configs=configs) for arg in args])
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    for part in parts:
+        assert part in err
+    assert out == ""
+    assert not Path("runs").exists() or not list(Path("runs").rglob("config.yaml"))
+
+
+def config_after(*args):
+    mnist_cnn.main([*SHORT, "--tracking", "csv", "--run_dir", "run", *args])
+    return yaml.safe_load(Path("run/config.yaml").read_text())
+
+
+def test_the_rate_alone_keeps_the_default_optimizer():
+    optimizer = config_after("--model.optimizer.lr", "0.003")["model"]["optimizer"]
+    assert optimizer["class_path"] == "torch.optim.AdamW"
+    assert optimizer["init_args"]["lr"] == 0.003
+    assert optimizer["init_args"]["weight_decay"] == 1e-4
+
+
+def test_another_optimizer_starts_from_its_own_defaults():
+    """AdamW's decay would otherwise follow into SGD, which has none."""
+    optimizer = config_after("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.05")["model"][
+        "optimizer"
+    ]
+    assert optimizer["class_path"] == "torch.optim.SGD"
+    assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (0.05, 0)
+
+
+def test_a_schedule_can_be_taken_away_and_stays_away_when_run_again():
+    assert config_after("--model.scheduler", "null")["model"]["scheduler"] is None
+    mnist_cnn.main(["--config", "run/config.yaml", "--run_dir", "again"])
+    assert yaml.safe_load(Path("again/config.yaml").read_text())["model"]["scheduler"] is None
+
+
+def test_trainer_and_data_options_arrive(summary_of):
+    config = config_after(
+        "--trainer.precision", "32-true", "--trainer.gradient_clip_val", "0.5", "--data.val_size", "100"
+    )
+    assert config["trainer"]["gradient_clip_val"] == 0.5
+    assert config["data"]["val_size"] == 100
+    assert summary_of("run")["precision"] == "32-true"
+    checkpoint = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["datamodule_hyper_parameters"]["val_size"] == 100
+
+
+def test_help_names_the_options(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        mnist_cnn.main(["--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    for option in (
+        "--model.optimizer",
+        "--data.batch_size",
+        "--trainer.max_epochs",
+        "--tracking",
+        "--resume",
+        "--run_dir",
+    ):
+        assert option in out
+
+
+def test_listing_imports_nothing_heavy():
+    code = (
+        "import runpy, sys; runpy.run_module('experiments', run_name='__main__');"
+        "assert not {'torch', 'lightning', 'wandb'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert any(line.startswith("mnist_cnn  ") for line in done.stdout.splitlines())
+
+
+def test_every_experiment_has_a_line():
+    experiments = list_experiments()
+    assert "mnist_cnn" in experiments
+    assert all(len(line) > 10 for line in experiments.values())
+    assert "runner" not in experiments

@@ -1,0 +1,232 @@
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, SHORT
+from torchvision import datasets
+
+from datamodules import DataError
+from experiments import mnist_cnn
+from experiments.runner import RunError
+from zoo import NonFiniteLossError, TargetError
+from zoo.callbacks import StepSeeding
+
+CSV = [*SHORT, "--tracking", "csv"]
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_two_runs_are_two_directories_and_two_tracked_runs(read_wandb):
+    mnist_cnn.main(SHORT)
+    mnist_cnn.main(SHORT)
+    directories = sorted(Path("runs/mnist_cnn").iterdir())
+    assert len(directories) == 2
+    runs = [run for directory in directories for run in read_wandb(directory)]
+    assert len({run["run_id"] for run in runs}) == 2
+
+
+def test_a_directory_that_is_taken_is_left_alone(capsys):
+    mnist_cnn.main([*CSV, "--run_dir", "run"])
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    mnist_cnn.main([*CSV, "--run_dir", "run", "--seed_everything", "1"])
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    assert Path("run-2/summary.json").is_file()
+    assert "run-2" in capsys.readouterr().out
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(monkeypatch, batch):
+    original = StepSeeding.on_train_batch_start
+
+    def hook(self, trainer, *args):
+        if trainer.fit_loop.total_batch_idx == batch:
+            raise Killed
+        original(self, trainer, *args)
+
+    monkeypatch.setattr(StepSeeding, "on_train_batch_start", hook)
+
+
+def test_a_resumed_run_ends_as_if_it_had_never_stopped(monkeypatch, read_wandb):
+    longer = [*SHORT, "--trainer.max_epochs", "4", "--model.dropout", "0.3"]
+    whole = mnist_cnn.main([*longer, "--run_dir", "whole"])
+    with monkeypatch.context() as patch:
+        kill_at(patch, 29)
+        with pytest.raises(Killed):
+            mnist_cnn.main([*longer, "--run_dir", "broken"])
+    resumed = mnist_cnn.main(["--resume", "last", "--run_dir", "broken"])
+    assert resumed == whole
+    expected, got = weights("whole/checkpoints/last.ckpt"), weights("broken/checkpoints/last.ckpt")
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert Path("whole/metrics.csv").read_text() == Path("broken/metrics.csv").read_text()
+    first, second = read_wandb("broken")
+    assert first["run_id"] == second["run_id"]
+    assert (first["exit_code"], second["exit_code"]) == (1, 0)
+
+
+def test_resume_takes_the_newest_run_and_the_command_line_wins(capsys):
+    mnist_cnn.main([*CSV, "--seed_everything", "1"])
+    time.sleep(0.01)
+    mnist_cnn.main([*CSV, "--seed_everything", "2"])
+    newest = sorted(Path("runs/mnist_cnn").iterdir())[-1]
+    capsys.readouterr()
+    mnist_cnn.main(["--resume", "last", "--trainer.max_epochs", "3", "--model.optimizer.lr", "0.001"])
+    out = capsys.readouterr().out
+    assert str(newest) in out
+    assert "lr 0.001 instead of 0.01" in out
+    state = torch.load(newest / "checkpoints/last.ckpt", weights_only=True)
+    assert state["epoch"] == 2
+    assert state["optimizer_settings"][0]["lr"] == 0.001
+
+
+def test_a_checkpoint_begins_a_new_run_elsewhere():
+    mnist_cnn.main([*CSV, "--run_dir", "a"])
+    before = weights("a/checkpoints/last.ckpt")
+    mnist_cnn.main(["--resume", "a/checkpoints/last.ckpt", "--run_dir", "b", "--trainer.max_epochs", "3"])
+    after = weights("a/checkpoints/last.ckpt")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert Path("b/summary.json").is_file()
+
+
+def test_resume_on_other_data_is_refused():
+    mnist_cnn.main([*CSV, "--run_dir", "a"])
+    with pytest.raises(DataError, match="training split differs"):
+        mnist_cnn.main(["--resume", "a", "--trainer.max_epochs", "3", "--data.seed", "7"])
+
+
+def test_a_damaged_checkpoint_is_named(capsys):
+    mnist_cnn.main([*CSV, "--run_dir", "a"])
+    path = Path("a/checkpoints/last.ckpt")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(SystemExit) as stopped:
+        mnist_cnn.main(["--resume", "a"])
+    assert stopped.value.code == 2
+    assert "a/checkpoints/last.ckpt is not a checkpoint" in capsys.readouterr().err
+
+
+def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_checkpoint(read_wandb):
+    mnist_cnn.main([*SHORT, "--run_dir", "a", "--trainer.max_epochs", "1"])
+    good = Path("a/checkpoints/best.ckpt").read_bytes()
+    args = ["--resume", "a", "--trainer.max_epochs", "3", "--model.optimizer.lr", "1e30", "--model.norm", "batch"]
+    with pytest.raises(NonFiniteLossError, match=r"at step 1\d.*the last good checkpoint is .*best\.ckpt"):
+        mnist_cnn.main(args)
+    assert Path("a/checkpoints/best.ckpt").read_bytes() == good
+    assert [run["exit_code"] for run in read_wandb("a")] == [0, 1]
+
+
+def test_nothing_to_train_is_an_error():
+    with pytest.raises(RunError, match="not a single training step"):
+        mnist_cnn.main([*CSV, "--trainer.max_epochs", "0"])
+
+
+def test_labels_beyond_the_model_are_an_error():
+    with pytest.raises(TargetError, match=r"10 classes.*num_classes=5"):
+        mnist_cnn.main([*CSV, "--model.num_classes", "5"])
+
+
+def test_patience_stops_early(summary_of):
+    mnist_cnn.main(
+        [*CSV, "--trainer.max_epochs", "9", "--patience", "1", "--model.optimizer.lr", "1e-12", "--run_dir", "a"]
+    )
+    assert summary_of("a")["epochs"] < 9
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.fast_dev_run", "true"],
+        ["--trainer.limit_val_batches", "0"],
+        ["--trainer.enable_checkpointing", "false", "--trainer.enable_progress_bar", "false"],
+        ["--trainer.accumulate_grad_batches", "3", "--trainer.gradient_clip_val", "1.0"],
+        ["--trainer.max_steps", "5"],
+        ["--model.scheduler", "torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size", "1"],
+        ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss"],
+        ["--model.optimizer", "RMSprop", "--model.scheduler", "zoo.optim.WarmupCosine"],
+        ["--tracking", "none"],
+    ],
+)
+def test_other_ways_to_run_end_in_a_report(options, capsys):
+    metrics = mnist_cnn.main([*CSV, *options])
+    assert 0 <= metrics["test/accuracy"] <= 1
+    assert "result    test/accuracy" in capsys.readouterr().out
+
+
+def test_tensorboard():
+    pytest.importorskip("tensorboard")
+    mnist_cnn.main([*SHORT, "--tracking", "tensorboard", "--run_dir", "a"])
+    assert list(Path("a/tensorboard").glob("events.out.tfevents.*"))
+    assert Path("a/metrics.csv").is_file()
+    assert not Path("a/wandb").exists()
+
+
+def test_without_wandb_one_line_and_csv(monkeypatch, capsys):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
+    mnist_cnn.main([*SHORT, "--run_dir", "a"])
+    err = capsys.readouterr().err
+    assert err.count("warning:") == 1
+    assert "not installed" in err
+    assert Path("a/metrics.csv").is_file()
+
+
+def test_a_server_that_stays_silent_costs_seconds_and_the_run_goes_offline(monkeypatch, capsys, read_wandb):
+    monkeypatch.setattr("zoo.tracking.SERVER_PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        mnist_cnn.main([*SHORT, "--run_dir", "a"])
+    assert "does not answer" in capsys.readouterr().err
+    [run] = read_wandb("a")
+    assert run["state"] == "finished"
+
+
+def test_without_data_and_network_the_bundled_digits_are_used_and_said_so(monkeypatch, capsys, summary_of, read_wandb):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{port}/"])
+    options = ["--data.batch_size", "64", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "5"]
+    mnist_cnn.main([*options, "--run_dir", "a", "--data.data_dir", "nothing-here"])
+    out, err = capsys.readouterr()
+    assert err.count("warning:") == 1
+    assert "BUNDLED DIGITS" in err
+    assert "dataset: digits" in out
+    assert summary_of("a")["dataset"] == "digits"
+    [run] = read_wandb("a")
+    assert run["config"]["dataset"] == "digits"
+
+
+@pytest.mark.parametrize("source", ["local", "download"])
+def test_what_must_be_mnist_never_falls_back(source, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{port}/"])
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        mnist_cnn.main(["--data.data_dir", "nothing-here", "--data.source", source, "--tracking", "csv"])
+
+
+def test_as_a_process_it_prints_what_a_user_wants_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "experiments.mnist_cnn", *CSV, "--run_dir", str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stderr == ""
+    words = [re.split(r"\s+", line)[0] for line in done.stdout.splitlines()]
+    assert words == ["data", "model", "epoch", "epoch", "result", "time", "model", "run"]
+
+
+def test_as_a_process_an_expected_error_is_one_line(tmp_path):
+    options = ["--data.data_dir", str(tmp_path), "--data.source", "local", "--run_dir", str(tmp_path / "a")]
+    command = [sys.executable, "-m", "experiments.mnist_cnn", *options, "--tracking", "csv"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
