@@ -38,12 +38,13 @@ def explain(message: str, options: Iterable[str]) -> str:
         return f"unknown option {option}.{name}: {owner} takes no {name!r}{_nearest(name, _arguments_of(owner))}"
     value = _first(r"Given value: (.*)", message) or _first(r"Got value: (.*)", message) or ""
     kind = key.rpartition(".")[2]
-    if kind in _CLASS_PLACES and re.search(r"has no attribute|dot import path|No module|subclass of", message):
-        valid = [name for place in _CLASS_PLACES[kind] for name in _classes_in(place, kind)]
-        by_last_part = {name.rpartition(".")[2].lower(): name for name in valid}
-        close = difflib.get_close_matches(value.rpartition(".")[2].lower(), by_last_part, n=1, cutoff=0.5)
-        hint = f"; did you mean {by_last_part[close[0]]}?" if close else f"; such as {', '.join(valid[:3])}"
-        return f"{option}: there is no {kind} {value}{hint}"
+    if kind in _CLASS_PLACES:
+        named = _first(r"class_path='([^']*)'", value) or value
+        classes = {name.rpartition(".")[2]: name for place in _CLASS_PLACES[kind] for name in _classes_in(place, kind)}
+        if re.fullmatch(r"[\w.]+", named) and named not in classes and named not in classes.values():
+            close = _closest(named.rpartition(".")[2], classes)
+            hint = f"did you mean {classes[close]}?" if close else f"such as {', '.join(list(classes.values())[:3])}"
+            return f"{option}: there is no {kind} {named}; {hint}"
     choices = [
         name for group in re.findall(r"Literal\[([^\]]*)\]", message) for name in re.findall(r"'([^']*)'", group)
     ]
@@ -63,8 +64,14 @@ def _unknown_option(option: str, known: list[str]) -> str:
 
 
 def _nearest(word: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = _closest(word, valid)
+    return f"; did you mean {close}?" if close else ""
+
+
+def _closest(word: str, valid: Iterable[str]) -> str | None:
+    by_lower = {name.lower(): name for name in valid}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[close[0]] if close else None
 
 
 def _first(pattern: str, text: str) -> str | None:

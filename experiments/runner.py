@@ -172,12 +172,20 @@ class ExperimentCLI(LightningCLI):
         self.directory = self._directory()
         (self.directory / run_directory.CONFIG).write_text(self._config_text(), encoding="utf-8")
         try:
-            self.loggers = self._make_loggers()
             self.trainer = self.instantiate_trainer()
+            # Only now: a tracker shall not hear of a run that cannot begin.
+            self.loggers = self._make_loggers()
         except (ValueError, MisconfigurationException, UsageError) as error:
-            if self.resumed is None:
+            if not self._in_place:
                 shutil.rmtree(self.directory)  # nothing is in it yet but the configuration
             raise UsageError(" ".join(str(error).split())) from error
+        if not self.config.trainer.fast_dev_run:
+            self.trainer.loggers = [*self.loggers, *self.trainer.loggers]
+
+    @property
+    def _in_place(self) -> bool:
+        """Whether an earlier run goes on in its own directory."""
+        return self.resumed is not None and self.resumed.directory is not None
 
     def _try_optimizer(self) -> None:
         """Make the optimizer once for nothing: a rate out of range shall not come up only when the data are loaded."""
@@ -211,12 +219,12 @@ class ExperimentCLI(LightningCLI):
 
     def _make_loggers(self) -> list[Logger]:
         record = self.resumed.record if self.resumed is not None else {}
-        in_place = self.resumed is not None and self.resumed.directory is not None
         # The rows behind a resumed checkpoint are written again.
-        loggers: list[Logger] = [MetricsCSV(self.directory, keep_rows=record.get("metric_rows") if in_place else None)]
+        keep_rows = record.get("metric_rows") if self._in_place else None
+        loggers: list[Logger] = [MetricsCSV(self.directory, keep_rows)]
         tracking = self.config.tracking
         if tracking in ("auto", "wandb") and getattr(rank_zero_only, "rank", 0) == 0:
-            run_id = record.get("wandb_run_id") if in_place else None
+            run_id = record.get("wandb_run_id") if self._in_place else None
             logger = start_wandb(
                 directory=self.directory,
                 project=os.environ.get("WANDB_PROJECT", "zoo"),
@@ -244,9 +252,9 @@ class ExperimentCLI(LightningCLI):
         config.callbacks = [*(given if isinstance(given, list) else [given]), *callbacks]
         if config.enable_model_summary is None:
             config.enable_model_summary = False  # the opening lines say what it would
-        more = config.logger if isinstance(config.logger, list) else [config.logger]
-        loggers = [*self.loggers, *(logger for logger in more if isinstance(logger, Logger))]
-        return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.directory), **kwargs)
+        config.logger = config.logger or False  # without ours, and without Lightning's own choice
+        config.default_root_dir = str(self.directory)
+        return super().instantiate_trainer(**kwargs)
 
     def _checkpoints(self, config: Any) -> list[Callback]:
         common: dict[str, Any] = {

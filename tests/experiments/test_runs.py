@@ -41,7 +41,7 @@ def test_a_directory_that_is_taken_is_left_alone(capsys):
     assert "run-2" in capsys.readouterr().out
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -50,7 +50,7 @@ def kill_at(monkeypatch, batch):
 
     def hook(self, trainer, *args):
         if trainer.fit_loop.total_batch_idx == batch:
-            raise Killed
+            raise KilledError
         original(self, trainer, *args)
 
     monkeypatch.setattr(StepSeeding, "on_train_batch_start", hook)
@@ -61,7 +61,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(monkeypatch, read_wandb):
     whole = mnist_cnn.main([*longer, "--run_dir", "whole"])
     with monkeypatch.context() as patch:
         kill_at(patch, 29)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             mnist_cnn.main([*longer, "--run_dir", "broken"])
     resumed = mnist_cnn.main(["--resume", "last", "--run_dir", "broken"])
     assert resumed == whole

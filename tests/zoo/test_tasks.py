@@ -8,12 +8,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from datamodules import BatchLoader
 from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification, NonFiniteLossError
 from zoo.checkpointing import CheckpointError
 from zoo.optim import OneCycle, WarmupCosine
+from zoo.tasks import TargetError
 from zoo.tasks.training_loss import TrainingLoss
 
 SGD = functools.partial(torch.optim.SGD, lr=0.5)
@@ -236,21 +237,22 @@ def test_losses_and_probabilities_have_32_bits_at_any_precision(make_trainer, ma
     ],
 )
 def test_targets_that_are_no_class_indices_are_refused(targets, message):
-    with pytest.raises(ValueError, match=message):
+    assert issubclass(TargetError, ValueError)
+    with pytest.raises(TargetError, match=message):
         linear_task().validation_step((torch.randn(2, 4), targets), 0)
 
 
 @pytest.mark.parametrize(("width", "shape"), [(nn.Linear(4, 5), "(2, 5)"), (nn.Unflatten(1, (2, 2)), "(2, 2, 2)")])
 def test_logits_of_another_shape_are_refused(width, shape):
     task = MulticlassClassification(network=width, num_classes=3)
-    with pytest.raises(ValueError, match=r"logits of shape \(batch, 3\), got") as caught:
+    with pytest.raises(TargetError, match=r"logits of shape \(batch, 3\), got") as caught:
         task.validation_step((torch.randn(2, 4), torch.tensor([0, 1])), 0)
     assert str(caught.value).endswith(shape)
 
 
 def test_data_with_more_classes_than_the_model_are_refused_before_the_first_step(make_trainer, make_data):
     task = MulticlassClassification(network=nn.Linear(4, 2), num_classes=2)
-    with pytest.raises(ValueError, match=r"the data have 3 classes, the model num_classes=2: .* outside 0\.\.1"):
+    with pytest.raises(TargetError, match=r"the data have 3 classes, the model num_classes=2: .* outside 0\.\.1"):
         make_trainer(max_epochs=1).fit(task, make_data())
 
 
@@ -476,6 +478,23 @@ def test_a_length_that_was_given_is_kept(make_trainer, make_data):
 def test_a_schedule_over_a_run_without_an_end_is_refused(make_trainer, make_data, schedule):
     with pytest.raises(ValueError, match=f"{schedule.__name__} needs a run with an end: set max_epochs or max_steps"):
         make_trainer(max_epochs=-1).fit(linear_task(scheduler=schedule), make_data())
+
+
+class Stream(IterableDataset):
+    """Samples without an end that anyone could know."""
+
+    def __iter__(self):
+        return iter([(torch.randn(4), 1)] * 8)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_schedule_over_data_without_a_length_needs_a_number_of_steps(make_trainer):
+    loader = DataLoader(Stream(), batch_size=4)
+    with pytest.raises(ValueError, match="OneCycle needs a run with an end: set .*max_steps"):
+        make_trainer(max_epochs=2, limit_val_batches=0).fit(linear_task(scheduler=OneCycle), loader, loader)
+    task = linear_task(scheduler=OneCycle)
+    make_trainer(max_steps=4, limit_val_batches=0).fit(task, loader, loader)
+    assert task.lr_schedulers().total_steps == 4
 
 
 # ---------------------------------------------------------------------- checkpoints

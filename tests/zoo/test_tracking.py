@@ -1,0 +1,390 @@
+import csv
+import importlib.util
+import json
+import math
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from zoo import CNNClassifier, MulticlassClassification, tracking
+from zoo.callbacks import RunRecord
+from zoo.tracking import MetricsCSV, ResilientWandbLogger, TrackerWarning, read_csv, start_wandb
+
+
+def rows_of(directory):
+    with (directory / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---------------------------------------------------------------------- metrics.csv
+
+
+def test_every_row_is_on_disk_at_once(tmp_path):
+    logger = MetricsCSV(tmp_path / "run")
+    for step in range(3):
+        logger.log_metrics({"train/loss": step / 2, "epoch": 0}, step)
+        rows = rows_of(tmp_path / "run")
+        assert len(rows) == logger.rows == step + 1
+        assert rows[-1] == {"step": str(step), "epoch": "0", "train/loss": str(step / 2)}
+
+
+def test_new_metrics_become_new_columns_and_lose_nothing(tmp_path):
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"train/loss": 0.5, "epoch": 0.0}, 0)
+    logger.log_metrics({"val/loss": 0.25, "val/accuracy": 1.0, "epoch": 0.0}, 1)
+    logger.log_metrics({"train/loss": 0.125, "epoch": 1.0}, 2)
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines == [
+        "step,epoch,train/loss,val/accuracy,val/loss",
+        "0,0,0.5,,",
+        "1,0,,1.0,0.25",
+        "2,1,0.125,,",
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", [1 / 3, 0.1 + 0.2, 1e-300, 1.7976931348623157e308, -0.0, math.pi, float("inf"), 2**53 + 1, 5e-324]
+)
+def test_values_are_read_back_exactly(tmp_path, value):
+    MetricsCSV(tmp_path).log_metrics({"value": value}, 0)
+    [row] = read_csv(tmp_path / "metrics.csv")[1]
+    assert type(value)(row["value"]) == value
+    assert row["value"] == repr(value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_tensors_are_read_back_exactly(tmp_path, dtype):
+    value = torch.tensor(1000 / 3, dtype=torch.float64).to(dtype)
+    MetricsCSV(tmp_path).log_metrics({"value": value}, 0)
+    [row] = rows_of(tmp_path)
+    assert float(row["value"]) == value.item()
+    assert torch.tensor(float(row["value"]), dtype=torch.float64).to(dtype) == value
+
+
+def test_nan_is_read_back(tmp_path):
+    MetricsCSV(tmp_path).log_metrics({"value": float("nan")}, 0)
+    assert math.isnan(float(rows_of(tmp_path)[0]["value"]))
+
+
+def write(directory, steps):
+    logger = MetricsCSV(directory)
+    for step in steps:
+        logger.log_metrics({"loss": step / 7, "epoch": 0}, step)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(None, [0, 1, 2, 3]), (4, [0, 1, 2, 3]), (99, [0, 1, 2, 3]), (2, [0, 1]), (0, [])]
+)
+def test_a_resume_goes_on_behind_the_rows_it_keeps(tmp_path, keep, kept):
+    write(tmp_path, range(4))
+    logger = MetricsCSV(tmp_path, keep_rows=keep)
+    assert logger.rows == len(kept)
+    assert [int(row["step"]) for row in rows_of(tmp_path)] == kept
+    logger.log_metrics({"loss": 9.0, "new": 1.0, "epoch": 1}, 50)
+    rows = rows_of(tmp_path)
+    assert [int(row["step"]) for row in rows] == [*kept, 50]
+    assert [float(row["loss"]) for row in rows] == [*(step / 7 for step in kept), 9.0]
+    assert [row["new"] for row in rows] == [""] * len(kept) + ["1.0"]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 8])
+def test_a_row_cut_short_by_a_crash_is_left_out(tmp_path, cut):
+    write(tmp_path, range(4))
+    whole = (tmp_path / "metrics.csv").read_bytes()
+    (tmp_path / "metrics.csv").write_bytes(whole[:-cut])
+    assert [row["step"] for row in read_csv(tmp_path / "metrics.csv")[1]] == ["0", "1", "2"]
+    logger = MetricsCSV(tmp_path)
+    assert logger.rows == 3
+    logger.log_metrics({"loss": 3 / 7, "epoch": 0}, 3)
+    assert (tmp_path / "metrics.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize("torn", [b"", b"step,ep", b"step,epoch,loss\r\n"])
+def test_a_file_without_a_row_is_begun_again(tmp_path, torn):
+    (tmp_path / "metrics.csv").write_bytes(torn)
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"loss": 0.5, "epoch": 0}, 0)
+    assert (logger.rows, rows_of(tmp_path)) == (1, [{"step": "0", "epoch": "0", "loss": "0.5"}])
+
+
+def test_names_with_commas_and_quotes_come_back(tmp_path):
+    write_name = 'a "b", c'
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({write_name: 1.0}, 0)
+    logger.log_metrics({"other": 2.0}, 1)
+    assert [row[write_name] for row in read_csv(tmp_path / "metrics.csv")[1]] == ["1.0", ""]
+
+
+def test_a_row_of_the_epoch_alone_has_its_header(tmp_path):
+    MetricsCSV(tmp_path / "run").log_metrics({"epoch": 2}, 5)
+    assert rows_of(tmp_path / "run") == [{"step": "5", "epoch": "2"}]
+
+
+def test_a_trainer_writes_what_it_logs(make_trainer, make_data, tmp_path):
+    trainer = make_trainer(max_epochs=2, logger=MetricsCSV(tmp_path / "run"), num_sanity_val_steps=2)
+    trainer.fit(MulticlassClassification(nn.Linear(4, 3), 3), make_data())
+    rows = rows_of(tmp_path / "run")
+    assert trainer.log_dir == str(tmp_path / "run")
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(6))
+    assert [int(row["epoch"]) for row in rows if row["val/loss"]] == [0, 1]
+    last = [row for row in rows if row["val/loss"]][-1]
+    assert float(last["val/loss"]) == trainer.callback_metrics["val/loss"].item()
+
+
+# ---------------------------------------------------------------------- Weights & Biases
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    """Neither credentials nor a network, whatever machine this is."""
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_PROJECT", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+@pytest.fixture
+def server():
+    """Starts servers on the loopback interface that say ``answer`` to everyone, or never a word."""
+    sockets, stop = [], threading.Event()
+
+    def start(answer):
+        listening = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listening)
+
+        def serve():
+            while not stop.is_set():
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                sockets.append(connection)
+                if answer is not None:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+                    connection.close()
+
+        if answer == b"":  # nobody there
+            listening.close()
+        else:
+            threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{port_of(listening)}" if answer != b"" else f"http://127.0.0.1:{free_port()}"
+
+    yield start
+    stop.set()
+    for each in sockets:
+        each.close()
+
+
+def port_of(listening):
+    return listening.getsockname()[1]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return port_of(listening)
+
+
+def inspect(logger):
+    """What W&B itself reads in a run's file."""
+    [file] = logger.run_directory.glob("*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--summary", str(file)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_two_offline_runs_in_one_process_are_two_and_are_read_back(make_trainer, make_data, tmp_path):
+    first = start_wandb(directory=tmp_path / "w", project="zoo", name="first", group="both")
+    second = start_wandb(directory=tmp_path / "w", project="zoo", name="second", run_id="abc123")
+    assert (first.mode, first.url, second.version) == ("offline", None, "abc123")
+    assert first.version != second.version
+    assert first.run_directory != second.run_directory
+    assert tmp_path in first.run_directory.parents
+
+    task = MulticlassClassification(nn.Linear(4, 3), 3, label_smoothing=0.1)
+    trainer = make_trainer(max_epochs=2, logger=first, callbacks=[RunRecord({"experiment": "mine"})])
+    trainer.fit(task, make_data())
+    second.log_metrics({"val/loss": 1 / 3}, 0)
+    second.log_metrics({"val/loss": 0.1 + 0.2, "epoch": 1}, 7)
+    first.finish()
+    second.finish(exit_code=1)
+
+    mine, other = inspect(first), inspect(second)
+    assert [(run["name"], run["project"], run["run_id"]) for run in (mine, other)] == [
+        ("first", "zoo", first.version),
+        ("second", "zoo", "abc123"),
+    ]
+    assert (mine["state"], mine["exit_code"], other["exit_code"]) == ("finished", 0, 1)
+    assert mine["summary"]["val/loss"] == trainer.callback_metrics["val/loss"].item()
+    assert mine["summary"]["val/accuracy"] == trainer.callback_metrics["val/accuracy"].item()
+    assert (mine["summary"]["trainer/global_step"], mine["summary"]["epoch"]) == (5, 1)
+    config = mine["config"]
+    assert (config["num_classes"], config["label_smoothing"], config["experiment"]) == (3, 0.1, "mine")
+    assert config["optimizer"]["class"] == "torch.optim.adamw.AdamW"
+    assert (config["optimizer"]["lr"], config["optimizer"]["betas"]) == (1e-3, [0.9, 0.999])
+    assert (other["summary"]["val/loss"], other["summary"]["trainer/global_step"]) == (0.1 + 0.2, 7)
+    assert other["config"] == {}
+
+
+@pytest.mark.parametrize("mode", ["disabled", "DISABLED"])
+def test_a_disabled_tracker_is_none_without_a_word(tmp_path, monkeypatch, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert start_wandb(directory=tmp_path / "w", project="zoo", name="run") is None
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_none_with_one_warning(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
+    with pytest.warns(TrackerWarning, match="not installed; metrics go to metrics.csv alone") as caught:
+        assert start_wandb(directory=tmp_path / "w", project="zoo", name="run") is None
+    assert len(caught) == 1
+
+
+SILENT, REFUSING, NONSENSE = None, b"", b"I am no HTTP server\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [SILENT, REFUSING, NONSENSE], ids=["silent", "refusing", "nonsense"])
+@pytest.mark.parametrize("credentials", ["key", "netrc"])
+def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch, server, answer, credentials):
+    url = server(answer)
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    monkeypatch.setattr(tracking, "SERVER_PATIENCE", 0.2)
+    if credentials == "key":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    else:
+        netrc = tmp_path / "home" / ".netrc"
+        netrc.write_text(f"machine {url.removeprefix('http://')}\n  login user\n  password {'0' * 40}\n")
+        netrc.chmod(0o600)
+    with pytest.warns(TrackerWarning, match=f"server {url} does not answer") as caught:
+        logger = start_wandb(directory=tmp_path / "w", project="zoo", name="run")
+    assert (len(caught), logger.mode) == (1, "offline")
+    assert list(logger.run_directory.glob("*.wandb"))
+    logger.finish()
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The modes in which a run was to be started, each of which fails with ``failures``."""
+    modes, failures = [], {}
+
+    def start(mode, **settings):
+        modes.append(mode)
+        if mode in failures:
+            raise failures[mode]
+        return mode
+
+    monkeypatch.setattr(tracking, "_start", start)
+    return SimpleNamespace(modes=modes, failures=failures)
+
+
+def test_without_credentials_a_run_is_offline_without_a_word(tmp_path, monkeypatch, started):
+    monkeypatch.delenv("WANDB_MODE")
+    assert start_wandb(directory=tmp_path, project="zoo", name="run") == "offline"
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.warns(TrackerWarning, match="asked to go online but has no credentials"):
+        assert start_wandb(directory=tmp_path, project="zoo", name="run") == "offline"
+
+
+@pytest.mark.parametrize("status", ["200 OK", "401 Unauthorized", "500 Internal Server Error"])
+def test_a_server_that_answers_anything_is_tried(tmp_path, monkeypatch, server, started, status):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", server(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()))
+    assert start_wandb(directory=tmp_path, project="zoo", name="run") == "online"
+    assert started.modes == ["online"]
+    started.failures["online"] = RuntimeError("wrong key\nand more")
+    with pytest.warns(TrackerWarning, match=r"could not start online \(wrong key\)$"):
+        assert start_wandb(directory=tmp_path, project="zoo", name="run") == "offline"
+    assert started.modes == ["online", "online", "offline"]
+
+
+def test_a_tracker_that_cannot_start_at_all_is_none(tmp_path, started):
+    started.failures["offline"] = OSError("disk full")
+    with pytest.warns(TrackerWarning, match=r"could not start offline \(disk full\)") as caught:
+        assert start_wandb(directory=tmp_path, project="zoo", name="run") is None
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("url", ["no url at all", "http://127.0.0.1:notaport"])
+def test_an_address_that_is_none_costs_a_warning(tmp_path, monkeypatch, started, url):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    with pytest.warns(TrackerWarning, match="cannot go online|does not answer") as caught:
+        assert start_wandb(directory=tmp_path, project="zoo", name="run") == "offline"
+    assert len(caught) == 1
+
+
+class BrokenRun:
+    """A run whose connection is gone."""
+
+    id, project, name, url = "xyz", "zoo", "run", None
+    settings = SimpleNamespace(root_dir=".", sync_dir=".")
+
+    def __init__(self):
+        self.calls = 0
+        self.config = SimpleNamespace(update=self._fail)
+        self.log = self.finish = self._fail
+
+    def define_metric(self, *args, **kwargs):
+        pass
+
+    def _fail(self, *args, **kwargs):
+        self.calls += 1
+        raise ConnectionError("the service has gone away\nTraceback ...")
+
+
+ACTIONS = {
+    "metrics": lambda logger: logger.log_metrics({"loss": 1.0}, 0),
+    "hyperparameters": lambda logger: logger.log_hyperparams({"lr": 0.1}),
+    "finish": lambda logger: logger.finish(),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
+def test_a_run_that_breaks_off_costs_one_warning(action):
+    run = BrokenRun()
+    logger = ResilientWandbLogger(run, "online")
+    with pytest.warns(TrackerWarning, match=r"broke off \(the service has gone away\); the run goes on") as caught:
+        action(logger)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for again in ACTIONS.values():
+            again(logger)
+    assert (run.calls, logger.broken) == (1, True)
+
+
+def test_training_survives_a_tracker_that_breaks_off(make_trainer, make_data, tmp_path):
+    loggers = [ResilientWandbLogger(BrokenRun(), "offline"), MetricsCSV(tmp_path / "run")]
+    trainer = make_trainer(max_epochs=2, logger=loggers)
+    with pytest.warns(TrackerWarning) as caught:
+        trainer.fit(MulticlassClassification(nn.Linear(4, 3), 3), make_data())
+    assert len([warning for warning in caught if warning.category is TrackerWarning]) == 1
+    assert trainer.global_step == 6
+    assert [int(row["step"]) for row in rows_of(tmp_path / "run") if row["train/loss"]] == list(range(6))
+
+
+def test_a_checkpoint_keeps_the_trackers_places(make_trainer, make_images, tmp_path):
+    loggers = [ResilientWandbLogger(BrokenRun(), "offline"), MetricsCSV(tmp_path / "run")]
+    loggers[0].broken = True
+    trainer = make_trainer(max_epochs=1, logger=loggers, callbacks=[RunRecord()])
+    trainer.fit(CNNClassifier(channels=(4,), hidden=None, image_size=8, padding=None), make_images(8))
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    record = torch.load(tmp_path / "model.ckpt", weights_only=True)["run_record"]
+    assert record == {"wandb_run_id": "xyz", "metric_rows": 4}  # two steps, the validation and the epoch
