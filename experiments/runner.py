@@ -372,7 +372,7 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
     except NonFiniteLossError as error:
         kept = cli.checkpoint
         advice = f"the last good checkpoint is {kept}" if kept else "no checkpoint was written before"
-        raise NonFiniteLossError(error.value, error.step, advice) from error
+        raise NonFiniteLossError(error.value, error.step, advice, error.kind) from error
     test_started = time.perf_counter()
     if trainer.global_step == 0:
         raise RunError("not a single training step was taken: raise --trainer.max_epochs or the training data's limits")
@@ -434,8 +434,10 @@ class _Opening(Callback):
         if self.cli.resumed is not None and self.cli.resumed.directory is not None:
             relocate(checkpoint, (self.cli.directory / run_directory.CHECKPOINTS).absolute())
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        changes = {} if self._told else getattr(pl_module, "changed_settings", {})
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._told:
+            return
+        changes = getattr(pl_module, "changed_settings", {})
         self._told = True
         if changes and trainer.is_global_zero:
             told = ", ".join(f"{name} {now} instead of {before}" for name, (before, now) in changes.items())

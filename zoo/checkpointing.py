@@ -60,7 +60,7 @@ def require_plain(hyperparameters: Mapping[str, Any]) -> None:
             kind = f"{type(offender).__module__}.{type(offender).__qualname__}"
             raise TypeError(
                 f"hyperparameter {name!r} holds a {kind}, which a checkpoint cannot bring back safely: pass a plain "
-                f"number, string, boolean, tuple or dict, or keep it out with save_hyperparameters(ignore=[{name!r}])"
+                f"number, string, boolean, tuple or dict, or name it in the class's not_hyperparameters"
             )
 
 

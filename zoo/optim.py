@@ -46,6 +46,11 @@ class ProgressSchedule(LRScheduler):
             progress = min(1.0, self.last_epoch / self.total_steps)
         return [base_lr * self.factor(progress) for base_lr in self.base_lrs]
 
+    def refresh(self) -> None:
+        """Set the optimizer's rates anew, as ``total_steps`` and the peak are now."""
+        for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = lr
+
     def state_dict(self) -> dict[str, Any]:
         """The state without ``total_steps``: a resumed run follows the length it is given, which may be new."""
         return {key: value for key, value in super().state_dict().items() if key != "total_steps"}

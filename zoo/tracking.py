@@ -83,7 +83,7 @@ class MetricsCSV(Logger):
         if isinstance(row.get("epoch"), float) and row["epoch"].is_integer():
             row["epoch"] = int(row["epoch"])
         new = [name for name in row if name not in self.columns]
-        if new:
+        if new or not self.path.is_file():
             self.columns += sorted(new)
             rows = read_csv(self.path)[1] if self.path.is_file() else []
             self._rewrite(rows)
@@ -193,27 +193,33 @@ def start_wandb(
         return None
     os.environ.setdefault("WANDB_SILENT", "true")  # its service prints on its own otherwise
     try:
-        online = wanted not in ("offline", "dryrun") and _online_possible(asked=wanted == "online")
-        modes: list[Literal["online", "offline"]] = ["online", "offline"] if online else ["offline"]
+        server = None if wanted in ("offline", "dryrun") else _find_server(asked=wanted == "online")
     except Exception as error:
         _warn(f"Weights & Biases cannot go online ({_first_line(error)})")
-        modes = ["offline"]
-    for mode in modes:
+        server = None
+    for attempt in ([server] if server else []) + [None]:
         try:
-            return _start(mode, directory=directory, project=project, name=name, run_id=run_id, group=group)
+            return _start(attempt, directory=directory, project=project, name=name, run_id=run_id, group=group)
         except Exception as error:
-            _warn(f"Weights & Biases could not start {mode} ({_first_line(error)})")
+            _warn(f"Weights & Biases could not start {_mode(attempt)} ({_first_line(error)})")
     return None
 
 
-def _start(
-    mode: Literal["online", "offline"], *, directory: Path, run_id: str | None, **naming: Any
-) -> ResilientWandbLogger:
+def _mode(server: str | None) -> Literal["online", "offline"]:
+    return "online" if server else "offline"
+
+
+def _start(server: str | None, *, directory: Path, run_id: str | None, **naming: Any) -> ResilientWandbLogger:
+    """A run at ``server``, or an offline one."""
     import wandb
 
     # W&B's own process has a working directory of its own.
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
+    mode = _mode(server)
+    settings = wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT)
+    if server:
+        settings.base_url = server
     run = wandb.init(
         dir=str(directory),
         id=run_id,
@@ -221,30 +227,30 @@ def _start(
         mode=mode,
         # Two runs in one process are two runs, and one of the user's own stays open.
         reinit="create_new",
-        settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT),
+        settings=settings,
         **naming,
     )
     return ResilientWandbLogger(run, mode)
 
 
-def _online_possible(*, asked: bool) -> bool:
-    """Whether there are credentials, and a server that answers at all."""
+def _find_server(*, asked: bool) -> str | None:
+    """The address of the server, if there are credentials for it and it answers at all."""
     import wandb
 
     # W&B reads its variables once a process; a later change counts here all the same.
-    server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    server: str = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
     if not _has_credentials(server):
         if asked:
             _warn("Weights & Biases was asked to go online but has no credentials (wandb login)")
-        return False
+        return None
     try:
         with urllib.request.urlopen(server, timeout=SERVER_PATIENCE):
-            return True
+            return server
     except urllib.error.HTTPError:
-        return True  # an answer, whatever it says
+        return server  # an answer, whatever it says
     except (OSError, http.client.HTTPException) as error:
         _warn(f"the Weights & Biases server {server} does not answer ({_first_line(error)})")
-        return False
+        return None
 
 
 def _has_credentials(server: str) -> bool:

@@ -74,6 +74,8 @@ def lock_folder(monkeypatch):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    timeout = 5  # a client that stops reading does not keep the server from closing
+
     def do_GET(self):
         self.server.requests.append(self.path)
         _, manner, name = self.path.split("/")

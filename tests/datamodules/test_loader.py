@@ -190,6 +190,14 @@ def test_resumed_loader_states_its_position_in_the_whole_epoch():
     assert resumed.state_dict() == {"epoch": 5, "position": 3}
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_pass_after_an_abandoned_one_is_whole(count):
+    loader = make(shuffle=True)
+    loader.load_state_dict({"epoch": 5, "position": 2})
+    take(loader, count)
+    assert sorted(samples_of(batches(loader))) == list(range(10))
+
+
 def test_setting_another_epoch_forgets_the_position():
     resumed, expected = make(shuffle=True), make(shuffle=True)
     resumed.load_state_dict({"epoch": 5, "position": 2})

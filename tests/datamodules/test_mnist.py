@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -399,6 +400,16 @@ def test_only_what_is_damaged_is_downloaded(archives_dir, mirrors, server, extra
     _, labels = load_test_set(archives_dir, may_download=True)
     assert labels.numpy().tobytes() == official(extracted_dir, TEST_LABELS)[8:]
     assert server.requests == [f"/good/{TEST_LABELS}.gz"]
+
+
+def test_archives_are_downloaded_once_for_all_who_wait(tmp_path, mirrors, server):
+    mirrors("good")
+    with ThreadPoolExecutor(2) as pool:
+        loads = [pool.submit(load_test_set, tmp_path, may_download=True) for _ in range(2)]
+    (images, labels), (other_images, other_labels) = (load.result() for load in loads)
+    assert torch.equal(images, other_images)
+    assert torch.equal(labels, other_labels)
+    assert sorted(server.requests) == [f"/good/{TEST_IMAGES}.gz", f"/good/{TEST_LABELS}.gz"]
 
 
 def test_second_mirror_is_asked(tmp_path, mirrors, server):

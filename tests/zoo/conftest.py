@@ -10,6 +10,15 @@ from lightning.pytorch.loggers import Logger
 from datamodules import TensorDataModule
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small gain nothing from threads, and lose much where others compute on the same cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def seeded(monkeypatch):
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)

@@ -174,6 +174,15 @@ def test_a_record_works_without_logger_or_datamodule_in_anyones_run(make_trainer
     assert "data" not in list_logger.settings
 
 
+def test_a_schedule_of_torch_is_described_by_its_plain_values(make_trainer, make_data, list_logger):
+    halve = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=3, gamma=0.5)
+    trainer = make_trainer(max_epochs=1, logger=list_logger, callbacks=[RunRecord()])
+    trainer.fit(noisy_task(scheduler=halve), make_data())
+    expected = {"class": "torch.optim.lr_scheduler.StepLR", "step_size": 3, "gamma": 0.5}
+    assert {name: list_logger.settings["scheduler"][name] for name in expected} == expected
+    assert list_logger.settings["optimizer"]["lr"] == 0.1
+
+
 def test_values_that_differ_between_groups_are_listed():
     first, second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     groups = [{"params": [first]}, {"params": [second], "lr": 0.01, "betas": (0.5, 0.6)}]

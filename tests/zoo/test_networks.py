@@ -158,7 +158,7 @@ def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(build, argument, v
 
 
 def test_a_name_like_no_other_gets_no_suggestion():
-    with pytest.raises(ValueError, match="got 'zzz'$"):
+    with pytest.raises(ValueError, match=r"got 'zzz'$"):
         LeNet5(activation="zzz")
 
 

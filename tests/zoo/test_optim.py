@@ -114,7 +114,7 @@ def test_a_warmup_outside_its_range_is_refused(kind, lowest, warmup):
 
 
 def test_one_cycle_needs_a_warmup():
-    with pytest.raises(ValueError, match="got 0.0"):
+    with pytest.raises(ValueError, match=r"got 0\.0"):
         OneCycle(make_sgd(), warmup=0.0)
 
 

@@ -210,15 +210,39 @@ def test_predictions_are_probabilities_and_their_largest(make_trainer, make_data
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-def test_losses_and_probabilities_have_32_bits_at_any_precision(make_trainer, make_data, precision):
-    task, data = linear_task(class_weights=(1.0, 2.0, 3.0)), make_data()
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 3.0)])
+def test_losses_and_probabilities_have_their_32_bits_at_any_precision(make_trainer, make_data, precision, weights):
+    task, data = linear_task(class_weights=weights), make_data()
     trainer = make_trainer(max_epochs=1, precision=precision)
     trainer.fit(task, data)
-    loss = trainer.callback_metrics["val/loss"]
+    logged = trainer.callback_metrics
+    assert all(torch.finfo(logged[name].dtype).bits >= 32 for name in ("train/loss", "train/loss_epoch", "val/loss"))
+    assert logged["val/loss"].item() == pytest.approx(math.log(3), abs=1.0)
     probabilities = trainer.predict(task, data)[0].probabilities
-    assert (loss.dtype, probabilities.dtype) == (torch.float32, torch.float32)
-    assert loss.item() == pytest.approx(math.log(3), abs=1.0)
+    assert probabilities.dtype == torch.float32
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(4))
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_many_losses_are_added_up_without_rounding(make_trainer, make_data, precision):
+    task, data = linear_task(), make_data(train=1012, val_size=1007)
+    result = make_trainer(precision=precision).validate(task, data, verbose=False)[0]
+    features, labels = data.splits.val.features, data.splits.val.targets
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        logits = task(features.to(task.dtype)).float()
+    assert result["val/loss"] == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("first", ["validate", "test", "predict", "fit"])
+def test_a_task_can_be_evaluated_and_then_trained(make_trainer, make_data, first):
+    task, data = linear_task(), make_data()
+    settings = {} if first in ("fit", "predict") else {"verbose": False}
+    getattr(make_trainer(max_epochs=1), first)(task, data, **settings)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, data)
+    expected = trainer.callback_metrics["val/loss"].item()
+    assert trainer.validate(task, data, verbose=False)[0]["val/loss"] == pytest.approx(expected, rel=1e-6)
+    assert set(trainer.test(task, data, verbose=False)[0]) == {"test/loss", "test/accuracy"}
 
 
 # ---------------------------------------------------------------------- mistakes
@@ -476,7 +500,7 @@ def test_a_length_that_was_given_is_kept(make_trainer, make_data):
 
 @pytest.mark.parametrize("schedule", [OneCycle, WarmupCosine])
 def test_a_schedule_over_a_run_without_an_end_is_refused(make_trainer, make_data, schedule):
-    with pytest.raises(ValueError, match=f"{schedule.__name__} needs a run with an end: set max_epochs or max_steps"):
+    with pytest.raises(ValueError, match=f"{schedule.__name__} needs to know how long the run is: set max_steps"):
         make_trainer(max_epochs=-1).fit(linear_task(scheduler=schedule), make_data())
 
 
@@ -490,7 +514,7 @@ class Stream(IterableDataset):
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_a_schedule_over_data_without_a_length_needs_a_number_of_steps(make_trainer):
     loader = DataLoader(Stream(), batch_size=4)
-    with pytest.raises(ValueError, match="OneCycle needs a run with an end: set .*max_steps"):
+    with pytest.raises(ValueError, match="OneCycle needs to know how long the run is: set max_steps"):
         make_trainer(max_epochs=2, limit_val_batches=0).fit(linear_task(scheduler=OneCycle), loader, loader)
     task = linear_task(scheduler=OneCycle)
     make_trainer(max_steps=4, limit_val_batches=0).fit(task, loader, loader)

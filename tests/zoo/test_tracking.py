@@ -157,46 +157,39 @@ def no_account(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_SILENT", "true")
 
 
+SILENT, REFUSING, NONSENSE = b"", None, b"I am no HTTP server\r\n\r\n"
+
+
 @pytest.fixture
 def server():
-    """Starts servers on the loopback interface that say ``answer`` to everyone, or never a word."""
-    sockets, stop = [], threading.Event()
+    """Starts servers on the loopback interface that say ``answer`` to everyone; gives their address."""
+    sockets = []
+
+    def serve(listening, answer):
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:  # closed at the end of the test
+                return
+            sockets.append(connection)
+            if answer:
+                connection.recv(65536)
+                connection.sendall(answer)
+                connection.close()
 
     def start(answer):
         listening = socket.create_server(("127.0.0.1", 0))
         sockets.append(listening)
-
-        def serve():
-            while not stop.is_set():
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                sockets.append(connection)
-                if answer is not None:
-                    connection.recv(65536)
-                    connection.sendall(answer)
-                    connection.close()
-
-        if answer == b"":  # nobody there
+        port = listening.getsockname()[1]
+        if answer is REFUSING:
             listening.close()
         else:
-            threading.Thread(target=serve, daemon=True).start()
-        return f"http://127.0.0.1:{port_of(listening)}" if answer != b"" else f"http://127.0.0.1:{free_port()}"
+            threading.Thread(target=serve, args=(listening, answer), daemon=True).start()
+        return f"http://127.0.0.1:{port}"
 
     yield start
-    stop.set()
     for each in sockets:
         each.close()
-
-
-def port_of(listening):
-    return listening.getsockname()[1]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return port_of(listening)
 
 
 def inspect(logger):
@@ -254,9 +247,6 @@ def test_a_tracker_that_is_not_installed_is_none_with_one_warning(tmp_path, monk
     assert len(caught) == 1
 
 
-SILENT, REFUSING, NONSENSE = None, b"", b"I am no HTTP server\r\n\r\n"
-
-
 @pytest.mark.parametrize("answer", [SILENT, REFUSING, NONSENSE], ids=["silent", "refusing", "nonsense"])
 @pytest.mark.parametrize("credentials", ["key", "netrc"])
 def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch, server, answer, credentials):
@@ -282,7 +272,8 @@ def started(monkeypatch):
     """The modes in which a run was to be started, each of which fails with ``failures``."""
     modes, failures = [], {}
 
-    def start(mode, **settings):
+    def start(server, **settings):
+        mode = "online" if server else "offline"
         modes.append(mode)
         if mode in failures:
             raise failures[mode]

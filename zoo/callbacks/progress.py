@@ -27,6 +27,7 @@ class EpochProgress(ProgressBar):
         self._bar: tqdm[Any] | None = None
         self._epoch: int | None = None
         self._started = 0.0
+        self._validated = False
 
     def disable(self) -> None:
         self._enabled = False
@@ -38,7 +39,7 @@ class EpochProgress(ProgressBar):
         self._finish_epoch(trainer)
         if not self._enabled or not trainer.is_global_zero:
             return
-        self._epoch, self._started = trainer.current_epoch, time.perf_counter()
+        self._epoch, self._started, self._validated = trainer.current_epoch, time.perf_counter(), False
         if sys.stderr.isatty():
             total = self.total_train_batches
             self._bar = tqdm(
@@ -53,6 +54,9 @@ class EpochProgress(ProgressBar):
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         if self._bar is not None:
             self._bar.update()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
 
     # The metrics of an epoch are complete only when the next one, or the end, comes.
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,7 +78,7 @@ class EpochProgress(ProgressBar):
         shown = {
             name.removesuffix("_epoch"): float(value)
             for name, value in sorted(trainer.callback_metrics.items())
-            if name == "train/loss_epoch" or name.startswith("val/")
+            if name == "train/loss_epoch" or (name.startswith("val/") and self._validated)
         }
         figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         print(

@@ -27,8 +27,18 @@ class RunRecord(Callback):
         self.facts = dict(facts or {})
         self.wandb_run_id: str | None = None
         self.metric_rows: int | None = None
+        self._sent = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sent = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # Callbacks hear of the start of training before the module does, which may still change its optimizer.
+        if not self._sent:
+            self._sent = True
+            self._send(trainer)
+
+    def _send(self, trainer: Trainer) -> None:
         settings = dict(self.facts)
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent from its class
         if data is not None:
@@ -47,10 +57,21 @@ class RunRecord(Callback):
             if isinstance(logger, ResilientWandbLogger):
                 self.wandb_run_id = logger.version
             elif isinstance(logger, MetricsCSV):
-                # Inside on_train_epoch_end the epoch's own row is still to come, and a resumed run will not write it.
-                progress: Any = trainer.fit_loop.epoch_progress.current
-                self.metric_rows = logger.rows + (progress.processed > progress.completed)
+                self.metric_rows = logger.rows + _rows_to_come(trainer)
         checkpoint["run_record"] = {"wandb_run_id": self.wandb_run_id, "metric_rows": self.metric_rows}
+
+
+def _rows_to_come(trainer: Trainer) -> int:
+    """Rows that the hook under way will still lead to, and that a run resumed from here will not write again.
+
+    Lightning logs what a step or an epoch gave after the hooks at its end, in which checkpoints are written.
+    """
+    epoch: Any = trainer.fit_loop.epoch_progress.current
+    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    if epoch.processed > epoch.completed:
+        return 1
+    interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+    return int(batch.processed > batch.completed and trainer.global_step % interval == 0)
 
 
 def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:

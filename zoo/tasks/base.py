@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import abstractmethod
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from zoo.checkpointing import read_checkpoint, require_plain
 from zoo.optim import ProgressSchedule, apply_changed_settings, optimizer_settings
-from zoo.tasks.training_loss import TrainingLoss
+from zoo.tasks.training_loss import NonFiniteLossError, TrainingLoss
 
 Batch = tuple[Tensor, Tensor]
 
-# These are objects, not plain values: a checkpoint that held them could not be loaded safely.
-_NOT_SAVED = ("network", "metrics", "optimizer", "scheduler")
 _TRAINING_LOSS_KEY = "training_loss"
 _OPTIMIZER_KEY = "optimizer_settings"
 
@@ -39,8 +39,7 @@ class Task(LightningModule):
     waits for the device.
 
     A subclass passes its metrics and defines :meth:`compute_loss`, :meth:`check_targets` and ``predict_step``. All
-    arguments but ``network``, ``metrics``, ``optimizer`` and ``scheduler`` are saved as hyperparameters and must be
-    plain values.
+    arguments but those in :attr:`not_hyperparameters` are saved as hyperparameters and must be plain values.
 
     Args:
         network: any module that maps the inputs of a batch to outputs.
@@ -56,6 +55,10 @@ class Task(LightningModule):
         TypeError: a network that is no module, or a hyperparameter that a checkpoint could not bring back.
     """
 
+    #: Arguments that are objects, not plain values: a checkpoint that held them could not be loaded safely. A subclass
+    #: with more of them adds their names.
+    not_hyperparameters: ClassVar[tuple[str, ...]] = ("network", "metrics", "optimizer", "scheduler")
+
     def __init__(
         self,
         network: nn.Module,
@@ -66,8 +69,8 @@ class Task(LightningModule):
         super().__init__()
         if not isinstance(network, nn.Module):
             raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
-        # Takes the arguments of the subclass's __init__ as well, so that no subclass has to remember to.
-        self.save_hyperparameters(ignore=_NOT_SAVED)
+        # Takes the arguments of the subclass's __init__, so that no subclass has to remember to.
+        self.save_hyperparameters(ignore=[*self.not_hyperparameters, *self._arguments_of_bases_alone()])
         require_plain(self.hparams)
         self.network = network
         self._optimizer = optimizer
@@ -82,6 +85,13 @@ class Task(LightningModule):
         stage_metrics = MetricCollection({"loss": MeanMetric(), **metrics}, compute_groups=False)
         self.val_metrics = stage_metrics.clone(prefix="val/")
         self.test_metrics = stage_metrics.clone(prefix="test/")
+
+    @classmethod
+    def _arguments_of_bases_alone(cls) -> set[str]:
+        """What a base class's ``__init__`` takes and this one's does not: no way leads from a checkpoint to these."""
+        bases = [base for base in cls.__mro__ if issubclass(base, Task) and "__init__" in vars(base)]
+        taken = {name for base in bases for name in inspect.signature(base.__init__).parameters}
+        return taken - set(inspect.signature(cls.__init__).parameters)
 
     # ------------------------------------------------------------------ what a subclass defines
 
@@ -110,9 +120,13 @@ class Task(LightningModule):
         step = self.global_step
         self._training_loss.keep(loss.detach(), len(outputs), step)
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
-        if (step + 1) % max(1, interval) == 0:
+        if interval and (step + 1) % interval == 0 and self._is_step_complete(batch_idx):
             self.log("train/loss", self._training_loss.window_mean(), on_step=True, on_epoch=False, prog_bar=True)
         return loss
+
+    def _is_step_complete(self, batch_idx: int) -> bool:
+        """Whether the optimizer steps after this batch; with accumulated gradients it does not after every one."""
+        return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.val_metrics)
@@ -139,10 +153,32 @@ class Task(LightningModule):
     def on_train_epoch_end(self) -> None:
         mean, count = self._training_loss.epoch_mean()
         if count:
+            self.train_loss_epoch.set_dtype(torch.float32)
             self.train_loss_epoch.update(mean, weight=count)
             self.log("train/loss_epoch", self.train_loss_epoch)
 
+    def on_train_end(self) -> None:
+        self._training_loss.start_run()
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluation(self.val_metrics)
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation(self.test_metrics)
+
+    @staticmethod
+    def _start_evaluation(metrics: MetricCollection) -> None:
+        # Lightning resets metrics when it has read them; in inference mode, whose tensors a later fit may not change.
+        metrics.reset()
+        # A module in half precision takes its metrics along, and a sum over an epoch needs more digits than that.
+        metrics["loss"].set_dtype(torch.float32)
+
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            loss = float(self.val_metrics["loss"].compute())
+            if not math.isfinite(loss):
+                # The last update did it: no training loss has shown it yet, and these weights must not be kept.
+                raise NonFiniteLossError(loss, self.global_step, kind="validation")
         self.log_dict(self.val_metrics, prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
@@ -160,34 +196,45 @@ class Task(LightningModule):
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
         if isinstance(scheduler, ProgressSchedule):
             config["interval"] = "step"
-            scheduler.total_steps = scheduler.total_steps or self._total_steps(scheduler)
         if hasattr(scheduler, "monitor"):
             config["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}
 
-    def _total_steps(self, scheduler: ProgressSchedule) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
-            raise ValueError(f"{type(scheduler).__name__} needs a run with an end: set max_epochs or max_steps")
-        return int(steps)
-
-    # ------------------------------------------------------------------ checkpoints
-
     def on_train_start(self) -> None:
+        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        for schedule in schedules:
+            # Not in configure_optimizers: asked there, Lightning would set up the loaders before it has restored them,
+            # and a run resumed inside an epoch would see its batches again.
+            if isinstance(schedule, ProgressSchedule) and schedule.total_steps is None:
+                schedule.total_steps = self._total_steps(schedule)
         before, now = self._optimizer_settings_before, self._optimizer_settings
         if before is not None and now is not None and len(before) == len(now):
             [optimizer] = self.trainer.optimizers
-            schedules = self.trainer.lr_scheduler_configs
-            scheduler = schedules[0].scheduler if schedules else None
-            self.changed_settings = apply_changed_settings(optimizer, scheduler, before, now)
+            self.changed_settings = apply_changed_settings(optimizer, next(iter(schedules), None), before, now)
         self._optimizer_settings_before = None
+        for schedule in schedules:
+            if isinstance(schedule, ProgressSchedule):
+                schedule.refresh()  # the rate of the first step, where the length or the peak is another than before
+
+    def _total_steps(self, schedule: ProgressSchedule) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps) or steps < 1:
+            raise ValueError(
+                f"{type(schedule).__name__} needs to know how long the run is: set max_steps, or max_epochs and a "
+                "loader that has a length"
+            )
+        return int(steps)
+
+    # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_TRAINING_LOSS_KEY] = dict(self._training_loss.state_dict())
         checkpoint[_OPTIMIZER_KEY] = self._optimizer_settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._optimizer_settings_before = checkpoint.get(_OPTIMIZER_KEY)
+        # Loaded for anything else, the run that follows is a new one, and the optimizer's state will not be restored.
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._optimizer_settings_before = checkpoint.get(_OPTIMIZER_KEY)
         if _TRAINING_LOSS_KEY in checkpoint:
             self._training_loss.load_state_dict(checkpoint[_TRAINING_LOSS_KEY])
 

@@ -83,8 +83,9 @@ class MulticlassClassification(Task):
             )
 
     def compute_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        weights = self.class_weights
-        assert weights is None or isinstance(weights, Tensor)
+        weights = self._buffers["class_weights"]
+        if weights is not None:
+            weights = weights.float()  # as the outputs are, whatever the module's own precision
         return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=self.label_smoothing)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:

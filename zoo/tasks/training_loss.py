@@ -10,19 +10,21 @@ from torch import Tensor
 
 
 class NonFiniteLossError(RuntimeError):
-    """The training loss became NaN or infinite; names the step.
+    """A loss became NaN or infinite; names the step.
 
     Args:
         value: of the loss.
         step: the optimizer steps taken before it.
         advice: what to do, or what is left.
+        kind: whose loss it is, ``"training"`` or ``"validation"``.
     """
 
-    def __init__(self, value: float, step: int, advice: str = "") -> None:
+    def __init__(self, value: float, step: int, advice: str = "", kind: str = "training") -> None:
         self.value = value
         self.step = step
+        self.kind = kind
         super().__init__(
-            f"the training loss became {value} at step {step}: lower the learning rate or clip the gradients "
+            f"the {kind} loss became {value} at step {step}: lower the learning rate or clip the gradients "
             f"(gradient_clip_val=1.0), and look for extreme values in the data{advice and '; '}{advice}"
         )
 
@@ -94,7 +96,12 @@ class TrainingLoss:
         return self._state["epoch_sum"] / max(1, count), count
 
     def start_epoch(self) -> None:
-        """Forget the epoch before."""
+        """Begin the epoch's mean anew; that since the last log point goes on."""
+        self.flush()
+        self._state["epoch_sum"], self._state["epoch_count"] = 0.0, 0
+
+    def start_run(self) -> None:
+        """Forget everything."""
         self._pending.clear()
         self._state = TrainingLossState(window_sum=0.0, window_count=0, epoch_sum=0.0, epoch_count=0)
 

@@ -1,0 +1,52 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text()
+
+
+def test_the_two_commands_stand_first_and_ci_runs_the_second():
+    commands = re.search(r"```sh\n(.*?)```", README, re.DOTALL)[1].splitlines()
+    assert commands == [
+        "pip install -e . && python -m experiments.mnist_cnn",
+        'pip install -e ".[dev]" && pytest',
+    ]
+    assert README.index(commands[0]) < 120
+    ci = (REPOSITORY / ".ci" / "run").read_text()
+    assert 'install --quiet -e ".[dev]"' in ci
+    assert "\npytest\n" in ci
+
+
+def test_the_python_example_runs(tmp_path):
+    [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "cnn.ckpt").is_file()
+
+
+def test_the_names_in_the_readme_exist():
+    import datamodules
+    import zoo
+    from zoo import callbacks, networks, optim, tasks, tracking
+
+    places = {
+        "zoo": zoo, "zoo.networks": networks, "zoo.tasks": tasks, "zoo.optim": optim, "zoo.callbacks": callbacks,
+        "zoo.tracking": tracking, "datamodules": datamodules,
+    }  # fmt: skip
+    for package, contents in re.findall(r"^\| `([a-z.]+)` \| (.*) \|$", README, re.MULTILINE):
+        if package in places:
+            names = re.findall(r"`([A-Za-z_0-9]+)`", contents)
+            assert names
+            assert [
+                name for name in names if not hasattr(places[package], name) and name not in ("nn", "Trainer")
+            ] == []
+
+
+def test_every_experiment_is_in_the_table():
+    from experiments.__main__ import list_experiments
+
+    table = README[README.index("| experiment | claim") :].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([a-z_]+)` \| .*\d", table, re.MULTILINE)
+    assert set(rows) == set(list_experiments())
