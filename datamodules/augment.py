@@ -52,18 +52,30 @@ class RandomAffine:
         scale: largest change of size, as a share.
         shear: largest shear, in degrees.
 
+    Raises:
+        DataError: a range below zero, a scale or shift of 1 or more, or a shear of 90 degrees or more.
+
     Shape:
         ``(batch, channels, height, width)``, any type → the same shape, float32.
     """
 
     def __init__(self, degrees: float = 10.0, translate: float = 0.08, scale: float = 0.1, shear: float = 5.0) -> None:
+        limits = {
+            "degrees": (degrees, 360.0),
+            "translate": (translate, 1.0),
+            "scale": (scale, 1.0),
+            "shear": (shear, 90.0),
+        }
+        for name, (value, limit) in limits.items():
+            if not 0.0 <= value < limit:
+                raise DataError(f"{name} must be at least 0 and less than {limit:g}, got {value!r}")
         self.degrees = degrees
         self.translate = translate
         self.scale = scale
         self.shear = shear
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        batch = len(images)
+        batch, _, height, width = images.shape
         draws = torch.rand(5, batch, generator=generator, device=images.device) * 2 - 1
         angle = draws[0] * math.radians(self.degrees)
         size = 1 + draws[1] * self.scale
@@ -71,7 +83,12 @@ class RandomAffine:
         cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
         # affine_grid maps output to input in coordinates of [-1, 1], so a share of the size counts double.
         move = draws[3:] * 2 * self.translate
-        rows = (torch.stack([cos, cos * shear - sin, move[0]]), torch.stack([sin, sin * shear + cos, move[1]]))
+        # In those coordinates an image that is not square is stretched, and with it a rotation.
+        stretch = height / width
+        rows = (
+            torch.stack([cos, (cos * shear - sin) * stretch, move[0]]),
+            torch.stack([sin / stretch, sin * shear + cos, move[1]]),
+        )
         matrices = torch.stack(rows).permute(2, 0, 1)
         grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
         return functional.grid_sample(images.float(), grid, align_corners=False)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Generator, Tensor
 
 from datamodules.errors import DataError
@@ -65,8 +66,8 @@ class Standardize:
     def __call__(self, features: Tensor) -> Tensor:
         if self.mean.device != features.device:
             self.mean, self.std = self.mean.to(features.device), self.std.to(features.device)
-        # A new tensor in any case: in place would be on the data themselves, since a batch may be a view of them.
-        return features.sub(self.mean).div_(self.std)
+        # A copy in any case: in place would be on the data themselves, where a batch is a view of them.
+        return features.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
 
 class InMemoryDataModule(LightningDataModule):
@@ -141,7 +142,7 @@ class InMemoryDataModule(LightningDataModule):
             return
         splits = self.load_splits()
         for name in ("train", "val", "test"):
-            check_split(name, getattr(splits, name))
+            check_samples(f"the {name} split", getattr(splits, name))
         if self.drop_last and len(splits.train) < self.batch_size:
             raise DataError(
                 f"the training split has {len(splits.train)} samples, fewer than one batch of {self.batch_size}: "
@@ -191,11 +192,13 @@ class InMemoryDataModule(LightningDataModule):
         return {"dataset": self.dataset_name, "mean": self.mean, "std": self.std}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a resumed run goes on with the data it began with.
+        """Check that a resumed run goes on with the data it began with; a test may be on any data.
 
         Raises:
             DataError: it does not.
         """
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return
         self.setup()
         before = state_dict["dataset"]
         if before != self.dataset_name:
@@ -266,6 +269,7 @@ class TensorDataModule(InMemoryDataModule):
             self.num_classes = 1 + max(int(labels.max()) for labels in classes)
 
     def load_splits(self) -> Splits:
+        check_samples("the data", self._data)  # before they are split, so that an error names a sample as it was given
         sizes = [split_size("val_size", self.val_size, len(self._data))]
         if self._test is None:
             sizes.append(split_size("test_size", self.test_size, len(self._data)))
@@ -281,8 +285,10 @@ def as_split(features: ArrayLike, targets: ArrayLike) -> Split:
 def _as_tensor(name: str, values: ArrayLike, *, labels: bool = False) -> Tensor:
     if isinstance(values, np.ndarray):
         try:
+            # Torch takes neither another byte order, nor an array that may not be written to, nor negative strides.
+            values = values.astype(values.dtype.newbyteorder("="), copy=not values.flags.writeable)
             values = torch.from_numpy(np.ascontiguousarray(values))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise DataError(
                 f"{name} of NumPy type {values.dtype} cannot become a tensor: convert them first"
             ) from error
@@ -303,6 +309,8 @@ def split_size(name: str, size: float, total: int) -> int:
     Raises:
         DataError: it is negative, or nothing would be left, or the part would be empty.
     """
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        raise DataError(f"{name} must be a share between 0 and 1 or a number of samples, got {size!r}")
     share = isinstance(size, float) and not size.is_integer()
     if (share and not 0.0 < size < 1.0) or (size < 1 and not share):
         raise DataError(f"{name} must be a share between 0 and 1 or a number of samples, got {size!r}")
@@ -326,17 +334,17 @@ def random_split(data: Split, sizes: Sequence[int], seed: int) -> list[Split]:
     return [Split(data.features[part], data.targets[part]) for part in chosen]
 
 
-def check_split(name: str, split: Split) -> None:
-    """Raise a :class:`DataError` if a split is empty, unpaired, or holds NaN or infinity."""
-    if len(split.features) != len(split.targets):
+def check_samples(name: str, samples: Split) -> None:
+    """Raise a :class:`DataError` if there are no samples, or unpaired ones, or NaN or infinity in them."""
+    if len(samples.features) != len(samples.targets):
         raise DataError(
-            f"the {name} split has {len(split.features)} features but {len(split.targets)} targets: "
+            f"there are {len(samples.features)} features but {len(samples.targets)} targets in {name}: "
             "each sample needs both"
         )
-    if len(split) == 0:
-        raise DataError(f"the {name} split is empty")
+    if len(samples) == 0:
+        raise DataError(f"there is not a single sample: {name} is empty")
     for field in ("features", "targets"):
-        values: Tensor = getattr(split, field)
+        values: Tensor = getattr(samples, field)
         if not (values.is_floating_point() or values.is_complex()):
             continue
         for start in range(0, len(values), _CHUNK):
@@ -346,7 +354,7 @@ def check_split(name: str, split: Split) -> None:
                 where[0] += start
                 place = f", at {tuple(where[1:])}" if len(where) > 1 else ""
                 raise DataError(
-                    f"the {name} split's {field} have a {values[tuple(where)].item()} in sample {where[0]}{place}: "
+                    f"the {field} of {name} hold {values[tuple(where)].item()} in sample {where[0]}{place}: "
                     "remove such samples, or fill them in, first"
                 )
 
@@ -362,10 +370,10 @@ def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     """
     axes = [axis for axis in range(features.ndim) if axis != 1]
     shape = features.shape[1:2] + (1,) * (features.ndim - 2)
-    total = torch.zeros(features.shape[1:2], dtype=torch.float64)
+    total = torch.zeros(features.shape[1:2], dtype=torch.float64, device=features.device)
     squares = torch.zeros_like(total)
     # 32 bits are exact enough for a chunk of bytes, and four times as fast.
-    precision = torch.float64 if features.is_floating_point() else torch.float32
+    precision = torch.float32 if features.dtype == torch.uint8 else torch.float64
     # Sums of squares lose digits where the mean is large, so they are taken about the first sample's mean.
     pivot = features[:1].to(precision).mean(dim=axes, keepdim=True)
     for start in range(0, len(features), _CHUNK):
@@ -382,4 +390,5 @@ def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
             f"feature {names[0] if names else 0} is constant over the training split and cannot be standardised: "
             "remove it, or use standardize=False"
         )
-    return (mean + pivot.flatten().reshape(mean.shape)).float().reshape(shape), std.float().reshape(shape)
+    mean = mean + pivot.reshape(mean.shape)
+    return mean.float().reshape(shape).cpu(), std.float().reshape(shape).cpu()

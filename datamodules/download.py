@@ -27,22 +27,19 @@ def download(urls: Sequence[str], target: Path, md5: str, *, patience: float = P
         urls: the same file at several places, in order of preference.
         target: where it goes; its folder must exist.
         md5: of the right contents.
-        patience: seconds without progress, over all urls together, before giving up. A download that gets on may
-            take as long as it needs.
+        patience: seconds without progress, over all urls together, before giving up; each has its share of them. A
+            download that gets on may take as long as it needs.
 
     Raises:
         DataError: none of them did; names each url and what went wrong.
     """
-    deadline = _Deadline(patience)
     failures = []
     for url in urls:
         try:
-            _download_one(url, target, md5, deadline)
+            _download_one(url, target, md5, _Deadline(patience / len(urls)))
             return
         except DataError as error:
             failures.append(f"{url}: {error}")
-        if deadline.passed():
-            break
     raise DataError(f"{target.name} could not be downloaded ({'; '.join(failures)})")
 
 
@@ -89,13 +86,13 @@ def _next_chunk(chunks: queue.Queue[bytes | Exception | None], deadline: _Deadli
     try:
         chunk = chunks.get(timeout=max(0.01, deadline.remaining()))
     except queue.Empty:
-        raise DataError(f"no answer within {deadline.patience:.0f} s") from None
+        raise DataError(f"no answer within {deadline.patience:g} s") from None
     if isinstance(chunk, Exception):
         raise DataError(str(chunk) or type(chunk).__name__) from chunk
     if chunk is not None:
         deadline.progress(len(chunk))
         if deadline.passed():
-            raise DataError(f"hardly any progress within {deadline.patience:.0f} s")
+            raise DataError(f"hardly any progress within {deadline.patience:g} s")
     return chunk
 
 

@@ -34,7 +34,7 @@ class BatchLoader:
     and the state for an exact resume are here.
 
     * The order of an epoch is a function of ``(seed, epoch)``; what an augmentation draws, of ``(seed, epoch,
-      batch, rank)``. Without a trainer each pass over the loader is the next epoch.
+      batch, rank)``. Without a trainer each whole pass over the loader is the next epoch.
     * ``state_dict`` counts the batches handed out; after ``load_state_dict`` the next pass goes on behind them.
     * In a process group each rank gets its part of every global batch (``batch_size`` a rank); together the ranks
       see each sample of an epoch once. In evaluation nothing is padded or dropped, so a rank may get a batch less.
@@ -89,7 +89,7 @@ class BatchLoader:
         self.epoch = 0
         self._start = 0  # the first batch of the next pass
         self._position = 0  # batches handed out in this pass
-        if drop_last and len(self) == 0:
+        if (shuffle or drop_last) and len(self) == 0:
             raise DataError(
                 f"{len(features)} training samples are fewer than one batch of {self._global_batch_size}: "
                 f"lower batch_size to at most {max(1, len(features) // _world()[1])}, or use more data"
@@ -146,7 +146,8 @@ class BatchLoader:
             if world > 1:
                 first, last = _share(first, last, rank, world)
             if order is None:
-                features, targets = self.features[first:last], self.targets[first:last]
+                # Copies, as the others are: whoever gets a batch may change it.
+                features, targets = self.features[first:last].clone(), self.targets[first:last].clone()
             else:
                 chosen = order[first:last]
                 features, targets = self.features.index_select(0, chosen), self.targets.index_select(0, chosen)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import zipfile
 import zlib
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -151,38 +153,49 @@ class MNISTFiles:
         archive = _read_if_there(self.folder / file.archive)
         if archive is None or (file.md5 is not None and _md5(archive) != file.md5):
             return None
-        return archive
+        # Without an official sum of its own an archive has to be read to the end.
+        return archive if file.md5 is not None or _gunzip(archive) else None
 
     def _from_archive(self, file: _File) -> bytes:
-        archive = self._intact_archive(file)
+        """What is in the archive: the one on disk, else that in the bundle, else a download."""
+        archive = self._intact_archive(file) or self._from_bundle(file)
+        if archive is None:
+            self._download(file)
+            archive = self._intact_archive(file) or self._from_bundle(file)
         contents = None if archive is None else _gunzip(archive)
-        if contents is None:
-            self._fetch(file)
-            archive = self._intact_archive(file)
-            contents = None if archive is None else _gunzip(archive)
         if contents is None:
             raise DataError(f"{self.folder / file.archive} is damaged; {self._advice()}")
         return contents
 
-    def _fetch(self, file: _File) -> None:
-        """Bring the archive of ``file`` into the folder."""
-        # EMNIST comes as one archive of archives, of which torchvision keeps only the outer one.
-        bundle = self.folder / "gzip.zip" if self.dataset == "EMNIST" else None
-        bundled = [each.archive for each in self._files().values()]
-        if bundle is not None and bundle.is_file() and _md5(bundle.read_bytes()) == self.source.md5:
-            _unzip_members(bundle, self.folder, bundled)
-            return
+    @property
+    def _bundle(self) -> Path | None:
+        """EMNIST comes as one archive of archives, of which torchvision keeps only the outer one."""
+        return self.folder / "gzip.zip" if self.dataset == "EMNIST" else None
+
+    def _from_bundle(self, file: _File) -> bytes | None:
+        bundle = None if self._bundle is None else _read_if_there(self._bundle)
+        if bundle is None or _md5(bundle) != self.source.md5:
+            return None
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            # Looked up by the last part of its path, and written to a name that is ours.
+            [member] = [member for member in archive.namelist() if Path(member).name == file.archive]
+            contents = archive.read(member)
+        with suppress(OSError):
+            _write(self.folder / file.archive, contents)
+        return contents
+
+    def _download(self, file: _File) -> None:
         if not self.may_download:
             raise DataError(f"{self._state(file)}; {self._advice()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if bundle is not None:
-                download([self.source.url], bundle, self.source.md5)
-                _unzip_members(bundle, self.folder, bundled)
+            if self._bundle is not None:
+                download([self.source.url], self._bundle, self.source.md5)
             else:
                 assert file.md5 is not None
-                urls = [mirror + file.archive for mirror in self.source.mirrors]
-                download(urls, self.folder / file.archive, file.md5)
+                download(
+                    [mirror + file.archive for mirror in self.source.mirrors], self.folder / file.archive, file.md5
+                )
         except OSError as error:
             raise DataError(f"{self._state(file)}, and {self.folder} cannot be written to ({error})") from error
         except DataError as error:
@@ -200,16 +213,19 @@ class MNISTFiles:
         archives = ", ".join(file.archive for file in self._files().values())
         return f"put the official archives ({archives}) into {self.folder}, or let them be downloaded (source='auto')"
 
-    def _lock(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
         """One process at a time extracts or downloads; where nothing can be written there is nothing to guard."""
-        try:
+        lock = FileLock(self.folder / ".lock")
+        with suppress(OSError):
             if self.may_download:
                 self.folder.mkdir(parents=True, exist_ok=True)
             if os.access(self.folder, os.W_OK):
-                return FileLock(self.folder / ".lock")
-        except OSError:
-            pass
-        return nullcontext()
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _read_if_there(path: Path) -> bytes | None:
@@ -233,13 +249,3 @@ def _gunzip(archive: bytes) -> bytes | None:
 def _write(path: Path, contents: bytes) -> None:
     with whole_file(path) as file:
         file.write(contents)
-
-
-def _unzip_members(bundle: Path, folder: Path, names: list[str]) -> None:
-    """Extract named members, looked up by the last part of their path, each to a name that we chose."""
-    with zipfile.ZipFile(bundle) as archive:
-        members = {Path(member).name: member for member in archive.namelist()}
-        for name in names:
-            if name not in members:
-                raise DataError(f"{bundle} does not hold {name}")
-            _write(folder / name, archive.read(members[name]))

@@ -305,24 +305,24 @@ def test_small_spread_is_no_constant():
 def test_number_that_is_none_is_refused_with_its_place(value, sample):
     features = numbers(5000, 2, 3)
     features[sample, 1, 2] = value
-    with pytest.raises(DataError, match=rf"test split.*features.*{value} in sample {sample}, at \(1, 2\)"):
+    with pytest.raises(DataError, match=rf"features of the test split hold {value} in sample {sample}, at \(1, 2\)"):
         counted(test=(features, torch.zeros(5000, dtype=torch.int64))).setup()
 
 
 def test_target_that_is_no_number_is_refused_with_its_place():
     targets = torch.zeros(20)
     targets[7] = float("nan")
-    with pytest.raises(DataError, match=r"test split.*targets.*nan in sample 7"):
+    with pytest.raises(DataError, match="targets of the test split hold nan in sample 7"):
         TensorDataModule(numbers(100, 2), torch.zeros(100), test=(numbers(20, 2), targets)).setup()
 
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])
-def test_split_with_a_number_that_is_none_is_named(name):
+def test_sample_with_a_number_that_is_none_is_counted_as_it_was_given(name):
     clean = ready(counted(seed=0))
     sample = getattr(clean.splits, name).targets[2]
     features = torch.arange(100.0)
     features[sample] = float("nan")
-    with pytest.raises(DataError, match=f"the {name} split"):
+    with pytest.raises(DataError, match=rf"features of the data hold nan in sample {int(sample)}\b"):
         TensorDataModule(features, torch.arange(100), batch_size=8, seed=0).setup()
 
 
@@ -359,7 +359,7 @@ def test_training_split_smaller_than_a_batch_will_do_if_nothing_is_dropped():
 def test_lengths_that_differ_are_refused(targets):
     with pytest.raises(DataError, match=f"100 features but {targets} targets"):
         TensorDataModule(torch.rand(100, 2), torch.zeros(targets)).setup()
-    with pytest.raises(DataError, match=f"test split has 100 features but {targets} targets"):
+    with pytest.raises(DataError, match=f"100 features but {targets} targets in the test split"):
         TensorDataModule(torch.rand(100, 2), torch.zeros(100), test=(torch.rand(100, 2), torch.zeros(targets))).setup()
 
 
