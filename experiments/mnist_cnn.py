@@ -1,4 +1,12 @@
-"""A small CNN reads MNIST: 99.4 % after three epochs."""
+"""A small CNN reads MNIST: 99.38 % of the 10,000 test images right after 3 epochs, 18 s on two CPU cores.
+
+Two 5x5 convolutions with batch norm, pooling and one hidden layer, 80,250 parameters; one-cycle AdamW, batches of 256
+shifted by up to a pixel, the best of three epochs by validation.
+
+Measured with ``for s in 0 1 2 3 4; do python -m experiments.mnist_cnn --seed_everything $s; done``: test accuracy
+99.38 % +- 0.03 (mean and standard deviation over the five seeds; lowest 99.36), 18.0 s +- 0.4 in all, of which 12.2 s
+are training; AMD EPYC with native bfloat16, 2 cores; torch 2.15, lightning 2.6.6, Python 3.11.
+"""
 
 from __future__ import annotations
 
