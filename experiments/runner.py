@@ -29,7 +29,7 @@ from experiments.cli_errors import UsageError, explain
 from experiments.console import quiet
 from experiments.resume import Resumed, find_resumed, option_values, relocate
 from experiments.summary import circumstances, closing, opening, write_summary
-from zoo import NonFiniteLossError, TargetError
+from zoo import NonFiniteLossError, TargetError, Task
 from zoo.callbacks import EpochProgress, RunRecord, StepSeeding
 from zoo.checkpointing import CheckpointError
 from zoo.hardware import default_precision
@@ -67,7 +67,7 @@ class Experiment:
 
     name: str
     doc: str
-    model: type[LightningModule]
+    model: type[Task]
     data: type[LightningDataModule]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     monitor: str = "val/accuracy"
@@ -427,8 +427,8 @@ class _Opening(Callback):
             print(f"resume    {self.cli.resumed.checkpoint}", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        batches = int(min(trainer.num_training_batches, trainer.log_every_n_steps))  # type: ignore[attr-defined]
-        trainer.log_every_n_steps = max(1, batches)  # type: ignore[attr-defined]
+        if trainer.num_training_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = int(trainer.num_training_batches)  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.cli.resumed is not None and self.cli.resumed.directory is not None:
