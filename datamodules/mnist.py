@@ -153,8 +153,8 @@ class MNISTDataModule(InMemoryDataModule):
             if self.source != "auto":
                 raise
             warnings.warn(
-                f"{self.dataset} is not to be had ({error}). USING scikit-learn's 1,797 BUNDLED DIGITS INSTEAD; "
-                "figures of this run say nothing about the data asked for",
+                f"USING scikit-learn's 1,797 BUNDLED DIGITS INSTEAD OF {self.dataset}, of which figures of this run say "
+                f"nothing: {error}",
                 FallbackWarning,
                 stacklevel=2,
             )
