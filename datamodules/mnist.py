@@ -153,7 +153,7 @@ class MNISTDataModule(InMemoryDataModule):
             if self.source != "auto":
                 raise
             warnings.warn(
-                f"USING scikit-learn's 1,797 BUNDLED DIGITS INSTEAD OF {self.dataset}, of which figures of this run say "
+                f"USING scikit-learn's 1,797 BUNDLED DIGITS INSTEAD OF {self.dataset}, of which this run's figures say "
                 f"nothing: {error}",
                 FallbackWarning,
                 stacklevel=2,

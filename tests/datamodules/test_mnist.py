@@ -436,7 +436,7 @@ def test_digits_take_the_place_of_what_cannot_be_had(tmp_path, mirrors, monkeypa
     monkeypatch.setattr(mnist_files, "download", partial(download, patience=0.3))
     module = MNISTDataModule(str(tmp_path))
     began = time.monotonic()
-    with pytest.warns(FallbackWarning, match="MNIST is not to be had .*could not be downloaded"):
+    with pytest.warns(FallbackWarning, match="BUNDLED DIGITS INSTEAD OF MNIST.*could not be downloaded"):
         module.setup()
     assert time.monotonic() - began < 30
     assert module.dataset_name == "digits"
@@ -451,7 +451,7 @@ def test_no_network_is_an_error_for_who_wants_a_download(tmp_path):
 def test_auto_falls_back_where_nothing_can_be_written(tmp_path, lock_folder):
     lock_folder(tmp_path)
     module = MNISTDataModule(str(tmp_path / "data"))
-    with pytest.warns(FallbackWarning, match="MNIST is not to be had"):
+    with pytest.warns(FallbackWarning, match="BUNDLED DIGITS INSTEAD OF MNIST"):
         module.setup()
     assert module.dataset_name == "digits"
 
