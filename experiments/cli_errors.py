@@ -30,12 +30,18 @@ def explain(message: str, options: Iterable[str]) -> str:
     if found := re.search(r"(?:Key|Group) '([^']*)' (?:does not accept|is not expected).*?(?:'([^']*)')?$", message):
         return _unknown_option("--" + ".".join(part for part in found.groups() if part), known)
     key = _first(r'Parser key "([^"]*)"', message)
+    if key is None and (name := _first(r"Option '([^']*)' is not accepted", message)):
+        return _unknown_option(f"--{name}", known)
     if key is None:
         return " ".join(message.split())
     option = f"--{key}"
     if name := _first(r"Option '([^']*)' is not accepted", message):
         owner = _first(r"class_path='([^']*)'", message) or option
         return f"unknown option {option}.{name}: {owner} takes no {name!r}{_nearest(name, _arguments_of(owner))}"
+    if found := re.search(r"NestedArg\(key='([^']*)', val='([^']*)'\)", message):
+        types = list(dict.fromkeys(re.findall(r"Expected an? <class '([^']*)'>", message)))
+        expected = " or ".join(name for name in types if name != "NoneType") or "another value"
+        return f"{option}.{found[1]}: expected {expected}, got {found[2]!r}"
     value = _first(r"Given value: (.*)", message) or _first(r"Got value: (.*)", message) or ""
     kind = key.rpartition(".")[2]
     if kind in _CLASS_PLACES:

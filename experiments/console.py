@@ -23,18 +23,14 @@ _NOISE = (
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without Lightning's announcements, and with our own warnings as one line each."""
+    """Without Lightning's announcements, and with every warning as one line."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
-    show = warnings.showwarning
 
-    def show_plainly(message: Any, category: type[Warning], *place: Any, **kwargs: Any) -> None:
-        if issubclass(category, FallbackWarning | TrackerWarning):
-            print(f"warning: {message}", file=sys.stderr, flush=True)
-        else:
-            show(message, category, *place, **kwargs)
+    def show_plainly(message: Any, *place: Any, **kwargs: Any) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
     with warnings.catch_warnings():
         warnings.showwarning = show_plainly

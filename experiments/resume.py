@@ -19,11 +19,13 @@ class Resumed:
     Args:
         checkpoint: where from.
         directory: the run's own directory, if it goes on in there.
+        config: the configuration that the run had.
         record: the trackers' places, see :class:`zoo.callbacks.RunRecord`.
     """
 
     checkpoint: Path
     directory: Path | None
+    config: Path | None
     record: Mapping[str, Any]
 
 
@@ -46,10 +48,22 @@ def find_resumed(experiment: str, args: Sequence[str]) -> tuple[Resumed | None, 
         raise UsageError(f"--resume: {error}") from error
     directory = run_directory.run_of(checkpoint)
     if directory is None:
-        return Resumed(checkpoint, None, record), list(args)
+        return Resumed(checkpoint, None, None, record), list(args)
     elsewhere = wanted is not None and Path(wanted).resolve() != directory.resolve()
-    config = str(directory / run_directory.CONFIG)
-    return Resumed(checkpoint, None if elsewhere else directory, record), ["--config", config, *args]
+    config = directory / run_directory.CONFIG
+    return Resumed(checkpoint, None if elsewhere else directory, config, record), ["--config", str(config), *args]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What two configurations differ in, as ``"name now instead of before"``."""
+    found = []
+    for name in now:
+        old, new = before.get(name), now[name]
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name} {new} instead of {old}")
+    return found
 
 
 def option_value(args: Sequence[str], option: str) -> str | None:

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 ROOT = Path("runs")
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
@@ -23,8 +25,9 @@ def create(experiment: str, wanted: str | None = None) -> Path:
     Raises:
         OSError: it cannot be made or written to.
     """
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _HANDED_ON in os.environ:
-        return Path(os.environ[_HANDED_ON])
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        # Only the first process makes one and writes to it.
+        return Path(os.environ.get(_HANDED_ON) or wanted or ROOT / experiment)
     base = Path(wanted) if wanted else ROOT / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
     for number in itertools.count(1):
         directory = base if number == 1 else base.with_name(f"{base.name}-{number}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +20,21 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import experiments
 from datamodules import DataError
 from experiments import run_directory
 from experiments.cli_errors import UsageError, explain
 from experiments.console import quiet
-from experiments.resume import Resumed, find_resumed, option_values, relocate
-from experiments.summary import circumstances, closing, opening, write_summary
+from experiments.resume import Resumed, differences, find_resumed, option_values, relocate
+from experiments.summary import circumstances, closing, data_facts, opening, write_summary
 from zoo import NonFiniteLossError, TargetError, Task
 from zoo.callbacks import EpochProgress, RunRecord, StepSeeding
 from zoo.checkpointing import CheckpointError
 from zoo.hardware import default_precision
 from zoo.networks import ShapeError
+from zoo.optim import UnknownLengthError
 from zoo.tracking import MetricsCSV, ResilientWandbLogger, start_wandb
 
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
@@ -42,11 +43,24 @@ Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
 _CLASS_OPTIONS = ("model.optimizer", "model.scheduler")
 
 
+_LARGEST_SEED = 2**32 - 1  # NumPy's
+_INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
+
+
 class RunError(RuntimeError):
     """A run that came to nothing; says why."""
 
 
-EXPECTED_ERRORS = (CheckpointError, DataError, NonFiniteLossError, RunError, ShapeError, TargetError, OSError)
+EXPECTED_ERRORS = (
+    CheckpointError,
+    DataError,
+    NonFiniteLossError,
+    RunError,
+    ShapeError,
+    TargetError,
+    UnknownLengthError,
+    OSError,
+)
 """Errors that say what is wrong in a sentence; on the command line nobody needs their traceback."""
 
 
@@ -89,7 +103,7 @@ class ExperimentCLI(LightningCLI):
     def __init__(self, experiment: Experiment, args: Sequence[str], resumed: Resumed | None) -> None:
         self.experiment = experiment
         self.resumed = resumed
-        self.given = list(args)
+        self.given = _classes_first(args)
         self.record = RunRecord({"experiment": experiment.name})
         self.best: ModelCheckpoint | None = None
         self.last: ModelCheckpoint | None = None
@@ -144,7 +158,8 @@ class ExperimentCLI(LightningCLI):
         """Whether the command line, or a configuration file on it, names the class of an option itself."""
         if any(arg == f"--{option}" or arg.startswith(f"--{option}=") for arg in self.given):
             return True
-        return any(_lookup(config, option) for config in _config_files(self.given))
+        values = [_lookup(config, option) for config in _config_files(self.given)]
+        return any(isinstance(value, str) or (isinstance(value, dict) and "class_path" in value) for value in values)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         try:
@@ -153,6 +168,11 @@ class ExperimentCLI(LightningCLI):
         except argparse.ArgumentError as error:
             options = [option for action in parser._actions for option in action.option_strings]
             raise UsageError(explain(str(error), options)) from error
+        seed = self.config.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed <= _LARGEST_SEED:
+            raise UsageError(f"--seed_everything: must be from 0 to {_LARGEST_SEED}, got {seed}")
+        if self.config.resume is not None and self.resumed is None:
+            raise UsageError("resume is an option of the command line, not of a configuration file: give --resume")
         accelerator = self.config.trainer.accelerator
         if self.config.trainer.precision is None:
             self.config.trainer.precision = default_precision(accelerator if isinstance(accelerator, str) else "auto")
@@ -160,6 +180,10 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.config.patience is not None and self.config.patience < 1:
             raise UsageError(f"--patience: must be at least 1, got {self.config.patience}")
+        if self.config.patience is not None and self.config.trainer.limit_val_batches == 0:
+            raise UsageError("--patience: counts validations, and --trainer.limit_val_batches 0 leaves none")
+        if self.config.trainer.limit_test_batches == 0:
+            raise UsageError("--trainer.limit_test_batches: must not be 0, a run ends with its test")
 
     def instantiate_classes(self) -> None:
         try:
@@ -167,20 +191,34 @@ class ExperimentCLI(LightningCLI):
             self.datamodule = self.config_init.data
             self.model = self.config_init.model
             self._try_optimizer()
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(" ".join(str(error).split())) from error
         self.directory = self._directory()
-        (self.directory / run_directory.CONFIG).write_text(self._config_text(), encoding="utf-8")
         try:
             self.trainer = self.instantiate_trainer()
             # Only now: a tracker shall not hear of a run that cannot begin.
             self.loggers = self._make_loggers()
-        except (ValueError, MisconfigurationException, UsageError) as error:
-            if not self._in_place:
-                shutil.rmtree(self.directory)  # nothing is in it yet but the configuration
+        except (ValueError, TypeError, MisconfigurationException, UsageError) as error:
+            self.remove_empty_directory()
             raise UsageError(" ".join(str(error).split())) from error
         if not self.config.trainer.fast_dev_run:
             self.trainer.loggers = [*self.loggers, *self.trainer.loggers]
+
+    def remove_empty_directory(self) -> None:
+        """Leave no directory behind for a run that came to nothing."""
+        with contextlib.suppress(OSError):  # it is not empty, or another process's
+            self.directory.rmdir()
+
+    def write_config(self) -> list[str]:
+        """Write ``config.yaml`` once the run has really begun; return what a resumed run does otherwise than before."""
+        text = self._config_text()
+        before = None if self.resumed is None else self.resumed.config
+        changes = [] if before is None else differences(_read_config(before), yaml.safe_load(text))
+        path = self.directory / run_directory.CONFIG
+        beside = path.with_name(f".{path.name}.new")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+        return changes
 
     @property
     def _in_place(self) -> bool:
@@ -294,14 +332,33 @@ def _tensorboard(directory: Path) -> Logger:
 
 
 def _config_files(args: Sequence[str]) -> list[dict[str, Any]]:
-    """The configuration files on a command line that can be read; the parser says what is wrong with the others."""
-    configs = []
-    for path in option_values(args, "--config", "-c"):
-        with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
-            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            if isinstance(config, dict):
-                configs.append(config)
-    return configs
+    """The configuration files on a command line; the parser says what is wrong with those that cannot be read."""
+    return [_read_config(Path(path)) for path in option_values(args, "--config", "-c")]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(config, dict):
+            return config
+    return {}
+
+
+def _classes_first(args: Sequence[str]) -> list[str]:
+    """The command line with an option that names a class before those of the class's arguments.
+
+    The parser would take the arguments for those of the class before it.
+    """
+    ordered = list(args)
+    for option in _CLASS_OPTIONS:
+        dotted = [index for index, arg in enumerate(ordered) if arg.startswith(f"--{option}.")]
+        named = [index for index, arg in enumerate(ordered) if arg == f"--{option}" or arg.startswith(f"--{option}=")]
+        if dotted and named and named[-1] > dotted[0]:
+            first, last = named[-1], named[-1] + (1 if "=" in ordered[named[-1]] else 2)
+            moved = ordered[first:last]
+            del ordered[first:last]
+            ordered[dotted[0] : dotted[0]] = moved
+    return ordered
 
 
 def _lookup(config: Mapping[str, Any], option: str) -> Any:
@@ -322,7 +379,8 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
         The test metrics, such as ``{"test/accuracy": 0.994, "test/loss": 0.018}``.
 
     Raises:
-        SystemExit: with code 2, for a command line that cannot be used, after one line on stderr.
+        SystemExit: after one line on stderr; with code 2 for a command line that cannot be used, 130 after Ctrl-C, 143
+            after SIGTERM.
         DataError, NonFiniteLossError, CheckpointError, RunError: see there.
     """
     started = _started(experiment)
@@ -337,7 +395,16 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
         try:
             summary = _train_and_test(cli, started)
             exit_code = 0
+        except (SystemExit, KeyboardInterrupt) as stopped:
+            # Lightning turns both signals into exits, SIGTERM into one that looks like success.
+            exit_code = _TERMINATED if isinstance(stopped, SIGTERMException) else _INTERRUPTED
+            last = cli.directory / run_directory.CHECKPOINTS / run_directory.LAST
+            advice = f"go on with --resume {cli.directory}" if last.is_file() else "no checkpoint was written yet"
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                print(f"stopped   {advice}", file=sys.stderr)
+            raise SystemExit(exit_code) from None
         finally:
+            cli.remove_empty_directory()
             for logger in cli.loggers:
                 if isinstance(logger, ResilientWandbLogger):
                     logger.finish(exit_code)
@@ -351,7 +418,8 @@ def launch(main: Callable[[list[str]], object]) -> NoReturn:
     try:
         main(sys.argv[1:])
     except EXPECTED_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     raise SystemExit(0)
 
@@ -387,7 +455,7 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
     done = time.perf_counter()
     summary = {
         "experiment": cli.experiment.name,
-        "dataset": getattr(data, "dataset_name", type(data).__name__),
+        **data_facts(data),
         "seed": cli.config.seed_everything,
         **{name: float(value) for name, value in metrics.items()},
         "epochs": trainer.current_epoch,
@@ -412,10 +480,10 @@ class _Opening(Callback):
 
     def __init__(self, cli: ExperimentCLI) -> None:
         self.cli = cli
-        self._told = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.cli.record.facts.update(
+            **data_facts(self.cli.datamodule),
             seed=self.cli.config.seed_everything,
             trainer={name: value for name, value in self.cli.config.trainer.as_dict().items() if value is not None},
             **circumstances(trainer, pl_module),
@@ -427,18 +495,12 @@ class _Opening(Callback):
             print(f"resume    {self.cli.resumed.checkpoint}", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Whatever was to be restored has been, so this run may now take the place of what it goes on from.
+        if trainer.is_global_zero and (changes := self.cli.write_config()):
+            print(f"resume    with {', '.join(changes)}", flush=True)
         if trainer.num_training_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             trainer.log_every_n_steps = int(trainer.num_training_batches)  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.cli.resumed is not None and self.cli.resumed.directory is not None:
             relocate(checkpoint, (self.cli.directory / run_directory.CHECKPOINTS).absolute())
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._told:
-            return
-        changes = getattr(pl_module, "changed_settings", {})
-        self._told = True
-        if changes and trainer.is_global_zero:
-            told = ", ".join(f"{name} {now} instead of {before}" for name, (before, now) in changes.items())
-            print(f"resume    with {told}", flush=True)

@@ -53,6 +53,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+def data_facts(data: object) -> dict[str, Any]:
+    """The data really used: their name, and the samples of each split."""
+    facts: dict[str, Any] = {"dataset": getattr(data, "dataset_name", type(data).__name__)}
+    splits = getattr(data, "splits", None)
+    if splits is not None:
+        facts["samples"] = {name: len(getattr(splits, name)) for name in ("train", "val", "test")}
+    return facts
+
+
 def opening(data: object, model: LightningModule, trainer: Trainer) -> str:
     """What is trained on what, in two lines."""
     about = circumstances(trainer, model)
@@ -78,7 +87,9 @@ def closing(directory: Path, summary: Mapping[str, Any], loggers: Iterable[Logge
         if isinstance(logger, ResilientWandbLogger) and logger.mode == "online":
             lines.append(f"W&B       {logger.url}")
         elif isinstance(logger, ResilientWandbLogger):
-            lines.append(f"W&B       offline; upload with: wandb sync {_relative(logger.run_directory)}")
+            # A run that was resumed has a folder for each of its parts, which belong together.
+            parts = sorted(logger.run_directory.parent.glob(f"*-{logger.version}")) or [logger.run_directory]
+            lines.append(f"W&B       offline; upload with: wandb sync {' '.join(map(_relative, parts))}")
     return "\n".join(lines)
 
 

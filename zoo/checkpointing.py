@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+_REQUIRED = ("state_dict", "pytorch-lightning_version")
 _SCALARS = (bool, int, float, str, type(None))
 
 
@@ -26,13 +27,16 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         contents = torch.load(local, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen different types here, from the zip reader to the unpickler
-        reason = str(error).strip().splitlines()
+        # Torch's own words would advise to read it unsafely.
         raise CheckpointError(
-            f"{local} is not a checkpoint that can be read safely ({reason[0] if reason else type(error).__name__})"
+            f"{local} is not a checkpoint that can be read safely: it is damaged, or holds more than plain values and "
+            f"tensors ({type(error).__name__})"
         ) from error
-    if not isinstance(contents, dict) or "state_dict" not in contents:
-        raise CheckpointError(f"{local} is not a Lightning checkpoint: it has no 'state_dict'")
-    return contents
+    missing = [key for key in _REQUIRED if not isinstance(contents, dict) or key not in contents]
+    if missing:
+        raise CheckpointError(f"{local} is not a Lightning checkpoint: it has no {missing[0]!r}")
+    checkpoint: dict[str, Any] = contents
+    return checkpoint
 
 
 def require_local_file(path: str | PathLike[str]) -> Path:

@@ -15,6 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+_POSITION = ("last_epoch", "base_lrs", "_step_count", "_last_lr")
+
+
+class UnknownLengthError(ValueError):
+    """A schedule that has to know how long the run is, in a run of which nobody can tell."""
+
 
 class ProgressSchedule(LRScheduler):
     """A schedule that multiplies each learning rate by a function of the run's progress.
@@ -52,8 +58,8 @@ class ProgressSchedule(LRScheduler):
             group["lr"] = lr
 
     def state_dict(self) -> dict[str, Any]:
-        """The state without ``total_steps``: a resumed run follows the length it is given, which may be new."""
-        return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
+        """Where the schedule stands, not what it was made with: a resumed run may be given another length or shape."""
+        return {key: value for key, value in super().state_dict().items() if key in _POSITION}
 
 
 class OneCycle(ProgressSchedule):

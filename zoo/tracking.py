@@ -23,6 +23,7 @@ SERVER_PATIENCE = 4.0
 """Seconds a W&B server gets to answer before the run goes offline."""
 
 _INIT_TIMEOUT = 8.0
+_MODES = ("", "online", "offline", "dryrun", "run", "shared", "disabled")
 
 
 class TrackerWarning(UserWarning):
@@ -33,7 +34,8 @@ class MetricsCSV(Logger):
     """Writes one row for each call to ``metrics.csv``, at once, so that a crash loses none.
 
     The first columns are ``step`` and ``epoch``; new metrics become new columns. Made in a directory that already
-    has the file, it goes on behind the rows that are there (a resume), or behind the first ``keep_rows`` of them.
+    has the file, it goes on behind the rows that are there (a resume), or behind the first ``keep_rows`` of them; the
+    file is changed only when there is a row to write.
 
     Args:
         directory: where ``metrics.csv`` goes.
@@ -46,6 +48,7 @@ class MetricsCSV(Logger):
         self.path = self.directory / "metrics.csv"
         self.columns = ["step", "epoch"]
         self.rows = 0
+        self._kept: list[dict[str, str]] | None = None  # rows to go on behind, until the first new one comes
         if getattr(rank_zero_only, "rank", 0) == 0 and self.path.is_file():
             self._go_on(keep_rows)
 
@@ -53,7 +56,7 @@ class MetricsCSV(Logger):
         columns, rows = read_csv(self.path)
         self.columns = columns or self.columns
         self.rows = len(rows) if keep_rows is None else min(keep_rows, len(rows))
-        self._rewrite(rows[: self.rows])
+        self._kept = rows[: self.rows]
 
     @property
     def name(self) -> str:
@@ -83,10 +86,13 @@ class MetricsCSV(Logger):
         if isinstance(row.get("epoch"), float) and row["epoch"].is_integer():
             row["epoch"] = int(row["epoch"])
         new = [name for name in row if name not in self.columns]
-        if new or not self.path.is_file():
+        if new or self._kept is not None or not self.path.is_file():
             self.columns += sorted(new)
-            rows = read_csv(self.path)[1] if self.path.is_file() else []
+            rows = self._kept
+            if rows is None:
+                rows = read_csv(self.path)[1] if self.path.is_file() else []
             self._rewrite(rows)
+            self._kept = None
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
         self.rows += 1
@@ -188,6 +194,9 @@ def start_wandb(
     wanted = os.environ.get("WANDB_MODE", "").lower()
     if wanted == "disabled":
         return None
+    if wanted not in _MODES:
+        _warn(f"WANDB_MODE={wanted} is not one of {', '.join(filter(None, _MODES))}; the run is tracked offline")
+        os.environ["WANDB_MODE"] = wanted = "offline"  # W&B would refuse to start at all
     if importlib.util.find_spec("wandb") is None:
         _warn("Weights & Biases is not installed; metrics go to metrics.csv alone (pip install wandb)")
         return None
@@ -275,4 +284,4 @@ def _warn(message: str) -> None:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0] if lines and lines[0] != "<no message>" else type(error).__name__

@@ -15,6 +15,8 @@ from experiments.__main__ import list_experiments
 def configs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("configs")
     (folder / "misspelt.yaml").write_text("model:\n  chanels: [8]\n")
+    (folder / "resume.yaml").write_text("resume: last\n")
+    (folder / "modle.yaml").write_text("modle:\n  optimizer: 3\n")
     (folder / "broken.yaml").write_text("model: [\n")
     return folder
 
@@ -45,6 +47,16 @@ def configs(tmp_path_factory):
         (["--trainer.accelerator", "gpuu"], ["gpuu"]),
         (["--trainer.max_epochs", "few"], ["--trainer.max_epochs", "int", "'few'"]),
         (["--seed_everything", "x"], ["--seed_everything", "'x'"]),
+        (["--seed_everything", "-1"], ["--seed_everything", "-1", "from 0 to"]),
+        (["--seed_everything", "99999999999"], ["--seed_everything", "99999999999"]),
+        (["--model.optimizer.lr", "abc"], ["--model.optimizer.lr", "float", "'abc'"]),
+        (["--model.kernel_size", "4", "--model.padding", "null"], ["kernel_size", "odd", "4"]),
+        (["--model.padding", "-1"], ["padding", "-1"]),
+        (["--trainer.devices", "abc"], ["abc"]),
+        (["--trainer.limit_test_batches", "0"], ["--trainer.limit_test_batches"]),
+        (["--patience", "1", "--trainer.limit_val_batches", "0"], ["--patience", "--trainer.limit_val_batches"]),
+        (["--config", "{configs}/resume.yaml"], ["resume", "--resume"]),
+        (["--config", "{configs}/modle.yaml"], ["modle", "model"]),
         (["--patience", "0"], ["--patience", "at least 1"]),
         (["--config", "none.yaml"], ["--config", "none.yaml"]),
         (["--config", "{configs}/misspelt.yaml"], ["model.chanels", "model.channels"]),
@@ -65,7 +77,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_two(args, parts, configs
     for part in parts:
         assert part in err
     assert out == ""
-    assert not Path("runs").exists() or not list(Path("runs").rglob("config.yaml"))
+    assert not Path("runs").exists() or not list(Path("runs").glob("*/*"))
 
 
 def config_after(*args):
@@ -87,6 +99,19 @@ def test_another_optimizer_starts_from_its_own_defaults():
     ]
     assert optimizer["class_path"] == "torch.optim.SGD"
     assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (0.05, 0)
+
+
+def test_the_order_of_an_optimizer_and_its_arguments_does_not_matter():
+    config = config_after("--model.optimizer.lr", "0.05", "--model.optimizer.momentum=0.9", "--model.optimizer", "SGD")
+    optimizer = config["model"]["optimizer"]
+    assert optimizer["class_path"] == "torch.optim.SGD"
+    assert (optimizer["init_args"]["lr"], optimizer["init_args"]["momentum"]) == (0.05, 0.9)
+
+
+def test_a_config_file_may_set_the_rate_alone():
+    Path("rate.yaml").write_text("model:\n  optimizer:\n    init_args:\n      lr: 0.5\n")
+    optimizer = config_after("--config", "rate.yaml")["model"]["optimizer"]
+    assert (optimizer["class_path"], optimizer["init_args"]["lr"]) == ("torch.optim.AdamW", 0.5)
 
 
 def test_a_schedule_can_be_taken_away_and_stays_away_when_run_again():

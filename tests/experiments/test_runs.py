@@ -1,4 +1,6 @@
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from experiments import mnist_cnn
 from experiments.runner import RunError
 from zoo import NonFiniteLossError, TargetError
 from zoo.callbacks import StepSeeding
+from zoo.checkpointing import CheckpointError
+from zoo.optim import UnknownLengthError
 
 CSV = [*SHORT, "--tracking", "csv"]
 
@@ -56,7 +60,7 @@ def kill_at(monkeypatch, batch):
     monkeypatch.setattr(StepSeeding, "on_train_batch_start", hook)
 
 
-def test_a_resumed_run_ends_as_if_it_had_never_stopped(monkeypatch, read_wandb):
+def test_a_resumed_run_ends_as_if_it_had_never_stopped(monkeypatch, read_wandb, capsys):
     longer = [*SHORT, "--trainer.max_epochs", "4", "--model.dropout", "0.3"]
     whole = mnist_cnn.main([*longer, "--run_dir", "whole"])
     with monkeypatch.context() as patch:
@@ -69,6 +73,8 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(monkeypatch, read_wandb):
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert Path("whole/metrics.csv").read_text() == Path("broken/metrics.csv").read_text()
     first, second = read_wandb("broken")
+    upload = capsys.readouterr().out.splitlines()[-1]
+    assert upload.count(first["run_id"]) == 2
     assert first["run_id"] == second["run_id"]
     assert (first["exit_code"], second["exit_code"]) == (1, 0)
 
@@ -101,6 +107,65 @@ def test_resume_on_other_data_is_refused():
     mnist_cnn.main([*CSV, "--run_dir", "a"])
     with pytest.raises(DataError, match="training split differs"):
         mnist_cnn.main(["--resume", "a", "--trainer.max_epochs", "3", "--data.seed", "7"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--model.channels", "[8,8]"], CheckpointError, r"does not fit the model.*channels was \(16, 32\)"),
+        (["--model.optimizer", "torch.optim.SGD"], CheckpointError, "the optimizer AdamW, not SGD"),
+        (["--model.scheduler", "null"], CheckpointError, "the scheduler OneCycle, not None"),
+        (["--seed_everything", "3"], DataError, "training split differs"),
+    ],
+)
+def test_a_resume_that_fails_leaves_the_run_as_it_was(options, error, message):
+    mnist_cnn.main([*CSV, "--run_dir", "a"])
+    before = {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()}
+    with pytest.raises(error, match=message):
+        mnist_cnn.main(["--resume", "a", "--trainer.max_epochs", "3", *options])
+    assert {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()} == before
+    mnist_cnn.main(["--resume", "a", "--trainer.max_epochs", "3"])
+
+
+def test_a_schedule_given_another_shape_on_resume_takes_it(capsys):
+    mnist_cnn.main([*CSV, "--run_dir", "a"])
+    for name in ("b", "c"):
+        shutil.copytree("a", name)
+    mnist_cnn.main(["--resume", "b", "--trainer.max_epochs", "3"])
+    capsys.readouterr()
+    mnist_cnn.main(["--resume", "c", "--trainer.max_epochs", "3", "--model.scheduler.warmup", "0.9"])
+    assert "model.scheduler.init_args.warmup 0.9 instead of 0.3" in capsys.readouterr().out
+    usual, other = weights("b/checkpoints/last.ckpt"), weights("c/checkpoints/last.ckpt")
+    assert not all(torch.equal(usual[name], other[name]) for name in usual)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_run_and_says_how_to_go_on(tmp_path, number, code):
+    options = [*CSV, "--trainer.max_epochs", "500", "--run_dir", str(tmp_path / "a")]
+    command = [sys.executable, "-u", "-m", "experiments.mnist_cnn", *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as process:
+        while "epoch 2" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err == f"stopped   go on with --resume {tmp_path / 'a'}\n"
+
+
+def test_an_unknown_mode_of_wandb_is_named_and_the_run_is_offline(monkeypatch, capsys, read_wandb):
+    monkeypatch.setenv("WANDB_MODE", "garbage")
+    mnist_cnn.main([*SHORT, "--run_dir", "a"])
+    err = capsys.readouterr().err
+    assert err.count("warning:") == 1
+    assert "WANDB_MODE=garbage" in err
+    assert len(read_wandb("a")) == 1
+
+
+def test_a_run_without_an_end_is_an_error_that_says_so():
+    with pytest.raises(UnknownLengthError, match="max_epochs"):
+        mnist_cnn.main([*CSV, "--trainer.max_epochs", "-1"])
 
 
 def test_a_damaged_checkpoint_is_named(capsys):

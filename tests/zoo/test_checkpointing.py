@@ -181,5 +181,6 @@ PLAIN = {
 
 def test_plain_hyperparameters_pass_and_come_back_equal(tmp_path):
     require_plain(PLAIN)
-    torch.save({"state_dict": {}, "hyper_parameters": PLAIN}, tmp_path / "plain.ckpt")
+    checkpoint = {"state_dict": {}, "pytorch-lightning_version": "2.6.4", "hyper_parameters": PLAIN}
+    torch.save(checkpoint, tmp_path / "plain.ckpt")
     assert read_checkpoint(tmp_path / "plain.ckpt")["hyper_parameters"] == PLAIN

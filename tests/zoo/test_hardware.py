@@ -45,8 +45,10 @@ def test_the_processor_is_asked_for_native_bfloat16(monkeypatch, supported):
     assert default_precision("cpu") == ("bf16-mixed" if supported else "32-true")
 
 
-def test_a_processor_is_named_with_its_threads():
+@pytest.mark.parametrize(("number", "text"), [(1, "1 thread"), (3, "3 threads")])
+def test_a_processor_is_named_with_its_threads(monkeypatch, number, text):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number)
     name, threads = device_name(torch.device("cpu")).rsplit(", ", 1)
     assert name
-    assert threads == f"{torch.get_num_threads()} threads"
+    assert threads == text
     assert device_name(torch.device("meta")) == "meta"

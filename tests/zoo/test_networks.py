@@ -48,7 +48,7 @@ def test_the_default_convnet_has_29178_parameters():
         (LeNet5(3, 7), (2, 3, 32, 32), (2, 7)),
         (ConvNet(), (5, 1, 28, 28), (5, 10)),
         (ConvNet(3, 4, (8,), hidden=5, image_size=9), (1, 3, 9, 9), (1, 4)),
-        (ConvNet(channels=[4, 4], kernel_size=4, image_size=12), (2, 1, 12, 12), (2, 10)),  # an even kernel grows
+        (ConvNet(channels=[4, 4], kernel_size=4, padding=2, image_size=12), (2, 1, 12, 12), (2, 10)),
         (ConvBlock(2, 6, 5), (2, 2, 9, 7), (2, 6, 9, 7)),
         (ConvBlock(2, 6, 5, stride=2, padding=0), (2, 2, 9, 7), (2, 6, 3, 2)),
     ],
@@ -247,3 +247,14 @@ def test_networks_import_torch_alone(path):
         else:
             continue
         assert all(name.partition(".")[0] in allowed or name.startswith("zoo.networks") for name in names)
+
+
+@pytest.mark.parametrize("norm", [None, "batch", "group", "layer"])
+def test_a_block_says_that_a_single_image_needs_a_batch_dimension(norm):
+    with pytest.raises(ShapeError, match=r"unsqueeze\(0\)"):
+        ConvBlock(1, 4, norm=norm)(torch.zeros(1, 8, 8))
+
+
+def test_images_of_bytes_are_refused():
+    with pytest.raises(ShapeError, match="uint8"):
+        ConvNet()(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from zoo.networks.checks import check_choice, check_positive
+from zoo.networks.checks import check_batch, check_choice, check_positive
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -48,7 +48,8 @@ class ConvBlock(nn.Module):
         activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
 
     Raises:
-        ValueError: an unknown norm or activation, or a size below 1.
+        ValueError: an unknown norm or activation, a size below 1, or an even kernel without padding.
+        ShapeError: from ``forward``, for a single image without a batch dimension.
 
     Shape:
         ``(batch, in_channels, height, width)`` float → ``(batch, out_channels, height', width')``.
@@ -74,6 +75,10 @@ class ConvBlock(nn.Module):
         check_positive(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
         if norm is not None:
             check_choice("norm", norm, CONV_NORMS)
+        if padding is None and kernel_size % 2 == 0:
+            raise ValueError(f"padding=None keeps the size, which takes an odd kernel_size, got {kernel_size}")
+        if padding is not None and padding < 0:
+            raise ValueError(f"padding must be at least 0, or None, got {padding!r}")
         # A bias before a norm is taken away again by it.
         self.conv = nn.Conv2d(
             in_channels,
@@ -87,5 +92,6 @@ class ConvBlock(nn.Module):
         self.activation = make_activation(activation)
 
     def forward(self, images: Tensor) -> Tensor:
+        check_batch(images, f"(batch, {self.conv.in_channels}, height, width)")
         activated: Tensor = self.activation(self.norm(self.conv(images)))
         return activated

@@ -36,9 +36,8 @@ def check_fraction(**values: float) -> None:
             raise ValueError(f"{name} must be at least 0 and less than 1, got {value!r}")
 
 
-def check_images(images: Tensor, in_channels: int, image_size: int) -> None:
-    """Raise :class:`ShapeError` unless ``images`` is ``(batch, in_channels, image_size, image_size)``."""
-    expected = f"(batch, {in_channels}, {image_size}, {image_size})"
+def check_batch(images: Tensor, expected: str) -> None:
+    """Raise :class:`ShapeError` unless ``images`` has four dimensions and floating-point values."""
     got = tuple(images.shape)
     if images.ndim == 3:
         raise ShapeError(
@@ -47,6 +46,15 @@ def check_images(images: Tensor, in_channels: int, image_size: int) -> None:
         )
     if images.ndim != 4:
         raise ShapeError(f"expected images of shape {expected}, got {got}")
+    if not images.is_floating_point():
+        raise ShapeError(f"expected floating-point images, got {images.dtype}: convert and scale them first")
+
+
+def check_images(images: Tensor, in_channels: int, image_size: int) -> None:
+    """Raise :class:`ShapeError` unless ``images`` is ``(batch, in_channels, image_size, image_size)``."""
+    expected = f"(batch, {in_channels}, {image_size}, {image_size})"
+    got = tuple(images.shape)
+    check_batch(images, expected)
     if images.shape[1] != in_channels:
         raise ShapeError(
             f"expected images of shape {expected}, got {got}: the network was built with in_channels={in_channels}"

@@ -16,14 +16,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from zoo.checkpointing import read_checkpoint, require_plain
-from zoo.optim import ProgressSchedule, apply_changed_settings, optimizer_settings
+from zoo.checkpointing import CheckpointError, read_checkpoint, require_plain
+from zoo.optim import ProgressSchedule, UnknownLengthError, apply_changed_settings, optimizer_settings
 from zoo.tasks.training_loss import NonFiniteLossError, TrainingLoss
 
 Batch = tuple[Tensor, Tensor]
 
 _TRAINING_LOSS_KEY = "training_loss"
 _OPTIMIZER_KEY = "optimizer_settings"
+_CLASSES_KEY = "optimizer_classes"
 
 
 class TargetError(ValueError):
@@ -77,6 +78,8 @@ class Task(LightningModule):
         self._scheduler = scheduler
         self._optimizer_settings: list[dict[str, Any]] | None = None
         self._optimizer_settings_before: list[dict[str, Any]] | None = None
+        self._optimizer_classes: dict[str, str | None] = {}
+        self._optimizer_classes_before: dict[str, str | None] | None = None
         #: On a resumed run, the optimizer's settings that are not those it began with: ``{name: (before, now)}``.
         self.changed_settings: dict[str, tuple[Any, Any]] = {}
         self._training_loss = TrainingLoss()
@@ -191,6 +194,11 @@ class Task(LightningModule):
         optimizer = torch.optim.AdamW(parameters) if self._optimizer is None else self._optimizer(parameters)
         scheduler = None if self._scheduler is None else self._scheduler(optimizer)
         self._optimizer_settings = optimizer_settings(optimizer)
+        self._optimizer_classes = {
+            "optimizer": type(optimizer).__name__,
+            "scheduler": None if scheduler is None else type(scheduler).__name__,
+        }
+        self._check_same_classes()
         if scheduler is None:
             return optimizer
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
@@ -199,6 +207,16 @@ class Task(LightningModule):
         if hasattr(scheduler, "monitor"):
             config["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _check_same_classes(self) -> None:
+        """A state belongs to a class: poured into another it fails, or worse, does not."""
+        before, self._optimizer_classes_before = self._optimizer_classes_before, None
+        for kind, now in self._optimizer_classes.items():
+            if before is not None and before.get(kind) != now:
+                raise CheckpointError(
+                    f"the run to resume has the {kind} {before.get(kind)}, not {now}: its values may change in a "
+                    "resumed run, its class may not; begin a new run instead"
+                )
 
     def on_train_start(self) -> None:
         schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
@@ -219,7 +237,7 @@ class Task(LightningModule):
     def _total_steps(self, schedule: ProgressSchedule) -> int:
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps) or steps < 1:
-            raise ValueError(
+            raise UnknownLengthError(
                 f"{type(schedule).__name__} needs to know how long the run is: set max_steps, or max_epochs and a "
                 "loader that has a length"
             )
@@ -230,13 +248,34 @@ class Task(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_TRAINING_LOSS_KEY] = dict(self._training_loss.state_dict())
         checkpoint[_OPTIMIZER_KEY] = self._optimizer_settings
+        checkpoint[_CLASSES_KEY] = self._optimizer_classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None and self.strict_loading:
+            self._check_fits(checkpoint)
         # Loaded for anything else, the run that follows is a new one, and the optimizer's state will not be restored.
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._optimizer_settings_before = checkpoint.get(_OPTIMIZER_KEY)
+            self._optimizer_classes_before = checkpoint.get(_CLASSES_KEY)
         if _TRAINING_LOSS_KEY in checkpoint:
             self._training_loss.load_state_dict(checkpoint[_TRAINING_LOSS_KEY])
+
+    def _check_fits(self, checkpoint: dict[str, Any]) -> None:
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        if own == saved:
+            return
+        name = next(name for name in [*saved, *own] if own.get(name) != saved.get(name))
+        hparams = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        differ = [
+            f"{key} was {value!r}"
+            for key, value in hparams.items()
+            if key in self.hparams and self.hparams[key] != value
+        ]
+        raise CheckpointError(
+            f"the checkpoint does not fit the model: {name} is {saved.get(name, 'missing')} in it and "
+            f"{own.get(name, 'missing')} in the model" + (f" ({', '.join(differ)})" if differ else "")
+        )
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Any:  # type: ignore[override]
