@@ -52,7 +52,7 @@ def configs(tmp_path_factory):
         (["--model.optimizer.lr", "abc"], ["--model.optimizer.lr", "float", "'abc'"]),
         (["--model.kernel_size", "4", "--model.padding", "null"], ["kernel_size", "odd", "4"]),
         (["--model.padding", "-1"], ["padding", "-1"]),
-        (["--trainer.devices", "abc"], ["abc"]),
+        (["--trainer.devices", "abc"], ["devices"]),
         (["--trainer.limit_test_batches", "0"], ["--trainer.limit_test_batches"]),
         (["--patience", "1", "--trainer.limit_val_batches", "0"], ["--patience", "--trainer.limit_val_batches"]),
         (["--config", "{configs}/resume.yaml"], ["resume", "--resume"]),
