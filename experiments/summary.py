@@ -87,9 +87,12 @@ def closing(directory: Path, summary: Mapping[str, Any], loggers: Iterable[Logge
         if isinstance(logger, ResilientWandbLogger) and logger.mode == "online":
             lines.append(f"W&B       {logger.url}")
         elif isinstance(logger, ResilientWandbLogger):
-            # A run that was resumed has a folder for each of its parts, which belong together.
-            parts = sorted(logger.run_directory.parent.glob(f"*-{logger.version}")) or [logger.run_directory]
-            lines.append(f"W&B       offline; upload with: wandb sync {' '.join(map(_relative, parts))}")
+            # A run that was resumed has a folder for each of its parts, which belong together; two parts begun within
+            # a second differ in a number behind the id.
+            parts = sorted(logger.run_directory.parent.glob(f"offline-run-*-{logger.version}*"))
+            lines.append(
+                f"W&B       offline; upload with: wandb sync {' '.join(map(_relative, parts or [logger.run_directory]))}"
+            )
     return "\n".join(lines)
 
 
