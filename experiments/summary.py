@@ -90,9 +90,8 @@ def closing(directory: Path, summary: Mapping[str, Any], loggers: Iterable[Logge
             # A run that was resumed has a folder for each of its parts, which belong together; two parts begun within
             # a second differ in a number behind the id.
             parts = sorted(logger.run_directory.parent.glob(f"offline-run-*-{logger.version}*"))
-            lines.append(
-                f"W&B       offline; upload with: wandb sync {' '.join(map(_relative, parts or [logger.run_directory]))}"
-            )
+            folders = " ".join(map(_relative, parts or [logger.run_directory]))
+            lines.append(f"W&B       offline; upload with: wandb sync {folders}")
     return "\n".join(lines)
 
 
