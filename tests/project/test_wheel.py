@@ -58,6 +58,10 @@ def test_the_wheel_works_elsewhere(wheel, tmp_path):
     assert (tmp_path / "runs" / "mnist_cnn").is_dir()
 
 
+def pad(version):
+    return tuple(int(part) for part in [*version.split("."), "0", "0"][:3])
+
+
 def test_the_lower_bounds_that_are_tested_are_those_that_are_promised():
     """.ci/lowest.txt pins each bound of pyproject.toml that it names, and names every dependency that users get."""
     project = (REPOSITORY / "pyproject.toml").read_text()
@@ -66,5 +70,4 @@ def test_the_lower_bounds_that_are_tested_are_those_that_are_promised():
     users = re.search(r"\ndependencies = \[\n(.*?)\n\]", project, re.DOTALL)[1]
     for name in re.findall(r'"([\w-]+)', users):
         assert name in pinned
-    pad = lambda version: tuple(int(part) for part in [*version.split("."), "0", "0"][:3])  # noqa: E731
     assert {name: pad(version) for name, version in pinned.items()} == {name: pad(promised[name]) for name in pinned}
