@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _REQUIRED = ("state_dict", "pytorch-lightning_version")
 _SCALARS = (bool, int, float, str, type(None))
@@ -24,19 +27,54 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         CheckpointError: no such file, a URL, a damaged file, or one with anything but plain values and tensors.
     """
     local = require_local_file(path)
+    contents = _read(local)
+    missing = [key for key in _REQUIRED if not isinstance(contents, dict) or key not in contents]
+    if missing:
+        raise CheckpointError(f"{local} is not a Lightning checkpoint: it has no {missing[0]!r}")
+    checkpoint: dict[str, Any] = contents
+    return checkpoint
+
+
+def _read(local: Path) -> Any:
     try:
-        contents = torch.load(local, map_location="cpu", weights_only=True)
+        return torch.load(local, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen different types here, from the zip reader to the unpickler
         # Torch's own words would advise to read it unsafely.
         raise CheckpointError(
             f"{local} is not a checkpoint that can be read safely: it is damaged, or holds more than plain values and "
             f"tensors ({type(error).__name__})"
         ) from error
-    missing = [key for key in _REQUIRED if not isinstance(contents, dict) or key not in contents]
-    if missing:
-        raise CheckpointError(f"{local} is not a Lightning checkpoint: it has no {missing[0]!r}")
-    checkpoint: dict[str, Any] = contents
-    return checkpoint
+
+
+def load_weights(network: AnyModule, path: str | PathLike[str]) -> AnyModule:
+    """Give a network the weights in a file, and return it.
+
+    Args:
+        network: any module; changed in place.
+        path: a local file, read with ``weights_only=True``: a checkpoint of a task around such a network, or the state
+            dict of such a network or task that ``torch.save`` wrote.
+
+    Raises:
+        CheckpointError: no such file, a URL, a file that cannot be read safely, or weights of another network.
+    """
+    local = require_local_file(path)
+    contents = _read(local)
+    weights = contents["state_dict"] if isinstance(contents, dict) and "state_dict" in contents else contents
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if isinstance(weights, dict) and not own.keys() & weights.keys():
+        prefix = "network."  # as it is called in a task
+        weights = {str(name).removeprefix(prefix): value for name, value in weights.items()}
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError(f"{local} holds no weights: neither a checkpoint of a task nor a state dict")
+    saved = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in [*own, *saved]:
+        if own.get(name) != saved.get(name):
+            raise CheckpointError(
+                f"the weights in {local} are another network's: {name} is {saved.get(name, 'missing')} in it and "
+                f"{own.get(name, 'missing')} in the network"
+            )
+    network.load_state_dict(weights)
+    return network
 
 
 def require_local_file(path: str | PathLike[str]) -> Path:

@@ -1,14 +1,447 @@
 """The leaves: a network in a task, with plain hyperparameters and good defaults.
 
-Every leaf comes back with ``Leaf.load_from_checkpoint(path)`` and no other argument.
+Every leaf comes back with ``Leaf.load_from_checkpoint(path)`` and no other argument. Arguments that all of them take:
+
+- ``init``: initialisation by name, see :func:`zoo.networks.initialize`; ``None`` is torch's own.
+- ``weights``: a local checkpoint or state dict whose weights the network begins with, see
+  :func:`zoo.checkpointing.load_weights`; no hyperparameter, so that the model's own checkpoint does not need the file.
+- ``optimizer``: makes the optimizer from parameters; ``None`` is AdamW with torch's defaults.
+- ``scheduler``: makes the schedule from the optimizer; ``None`` keeps the rate constant.
 """
 
 from __future__ import annotations
 
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from typing import Any, TypeVar
 
-from zoo.networks import ConvNet, LeNet5
-from zoo.tasks import MulticlassClassification
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.checkpointing import load_weights
+from zoo.networks import MLP, ConvNet, LeNet5, Linear, Perceptron, Polynomial, initialize
+from zoo.optim import weight_decay_groups
+from zoo.tasks import BinaryClassification, GradientDescentRegression, MulticlassClassification, Regression, Task
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+_NOT_HYPERPARAMETERS = (*Task.not_hyperparameters, "weights")
+
+
+def _begin(network: AnyModule, init: str | None, weights: str | None) -> AnyModule:
+    network = initialize(network, init)
+    return network if weights is None else load_weights(network, weights)
+
+
+class LinearRegressor(Regression):
+    """:class:`zoo.networks.Linear` as a regressor: simple or multiple linear regression.
+
+    Args:
+        in_features: numbers a sample.
+        out_features: values a sample.
+        loss: ``"mse"``, ``"huber"`` or ``"l1"``.
+        huber_delta: the residual at which the Huber loss turns into straight lines.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 1,
+        out_features: int = 1,
+        loss: str = "mse",
+        huber_delta: float = 1.0,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = Linear(in_features, out_features)
+        super().__init__(
+            network=_begin(network, init, weights),
+            loss=loss,
+            huber_delta=huber_delta,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class LinearRegressorFromScratch(GradientDescentRegression):
+    """:class:`zoo.networks.Linear` as a regressor that learns by gradient descent written out by hand.
+
+    Weights begin standard normal, biases zero, unless ``init`` says otherwise.
+
+    Args:
+        in_features: numbers a sample.
+        out_features: values a sample.
+        lr: the learning rate.
+        loss: ``"mse"``, ``"huber"`` or ``"l1"``.
+        huber_delta: the residual at which the Huber loss turns into straight lines.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 1,
+        out_features: int = 1,
+        lr: float = 0.1,
+        loss: str = "mse",
+        huber_delta: float = 1.0,
+        init: str | None = None,
+        weights: str | None = None,
+    ) -> None:
+        network = Linear(in_features, out_features)
+        nn.init.normal_(network.linear.weight)
+        nn.init.zeros_(network.linear.bias)
+        super().__init__(
+            network=_begin(network, init, weights),
+            lr=lr,
+            loss=loss,
+            huber_delta=huber_delta,
+        )
+
+
+class PolynomialRegressor(Regression):
+    """:class:`zoo.networks.Polynomial` as a regressor.
+
+    Args:
+        degree: highest power.
+        in_features: numbers a sample.
+        out_features: values a sample.
+        domain: lowest and highest input; ``None`` takes those of the first training batch.
+        loss: ``"mse"``, ``"huber"`` or ``"l1"``.
+        huber_delta: the residual at which the Huber loss turns into straight lines.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        degree: int = 5,
+        in_features: int = 1,
+        out_features: int = 1,
+        domain: tuple[float, float] | None = None,
+        loss: str = "mse",
+        huber_delta: float = 1.0,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = Polynomial(degree, in_features, out_features, domain)
+        super().__init__(
+            network=_begin(network, init, weights),
+            loss=loss,
+            huber_delta=huber_delta,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class MLPRegressor(Regression):
+    """:class:`zoo.networks.MLP` as a regressor.
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        hidden: width of each hidden layer.
+        out_features: values a sample.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        norm: ``"batch"``, ``"layer"`` or ``None``.
+        dropout: probability of dropping a hidden unit, in [0, 1).
+        loss: ``"mse"``, ``"huber"`` or ``"l1"``.
+        huber_delta: the residual at which the Huber loss turns into straight lines.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 1,
+        hidden: tuple[int, ...] = (64, 64),
+        out_features: int = 1,
+        activation: str = "relu",
+        norm: str | None = None,
+        dropout: float = 0.0,
+        loss: str = "mse",
+        huber_delta: float = 1.0,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = MLP(in_features, hidden, out_features, activation, norm, dropout)
+        super().__init__(
+            network=_begin(network, init, weights),
+            loss=loss,
+            huber_delta=huber_delta,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class PerceptronClassifier(BinaryClassification):
+    """:class:`zoo.networks.Perceptron` as a binary classifier, trained on the logistic loss (logistic regression).
+
+    Args:
+        in_features: numbers a sample.
+        activation: ``"sigmoid"`` predicts a probability, ``"step"`` 0 or 1.
+        pos_weight: weight of the samples of class 1 in the loss; ``None`` is 1.
+        threshold: the probability above which class 1 is predicted; a step has no other than 0.5.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 2,
+        activation: str = "sigmoid",
+        pos_weight: float | None = None,
+        threshold: float = 0.5,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        if activation == "step" and threshold != 0.5:
+            raise ValueError(
+                f"threshold must be 0.5 with activation='step', which leaves no probability, got {threshold}"
+            )
+        network = Perceptron(in_features, activation)
+        super().__init__(
+            network=_begin(network, init, weights),
+            pos_weight=pos_weight,
+            threshold=threshold,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Probabilities of class 1, or its decision, from logits."""
+        assert isinstance(self.network, Perceptron)
+        return self.network.activate(logits)
+
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities, targets = super().metric_inputs(outputs, targets)
+        if self.hparams["activation"] == "step":
+            # At a logit of 0 the step says 1 already, and the metrics are those of what is predicted.
+            probabilities = torch.where(outputs >= 0.0, probabilities.clamp(min=0.5000001), probabilities)
+        return probabilities, targets
+
+
+class BinaryMLPClassifier(BinaryClassification):
+    """:class:`zoo.networks.MLP` as a binary classifier.
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        hidden: width of each hidden layer.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        norm: ``"batch"``, ``"layer"`` or ``None``.
+        dropout: probability of dropping a hidden unit, in [0, 1).
+        pos_weight: weight of the samples of class 1 in the loss; ``None`` is 1.
+        threshold: the probability above which class 1 is predicted.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 2,
+        hidden: tuple[int, ...] = (64, 64),
+        activation: str = "relu",
+        norm: str | None = None,
+        dropout: float = 0.0,
+        pos_weight: float | None = None,
+        threshold: float = 0.5,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = MLP(in_features, hidden, 1, activation, norm, dropout)
+        super().__init__(
+            network=_begin(network, init, weights),
+            pos_weight=pos_weight,
+            threshold=threshold,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class SoftmaxClassifier(MulticlassClassification):
+    """:class:`zoo.networks.Linear` as a classifier: multinomial logistic regression.
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        num_classes: number of classes.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        num_classes: int = 10,
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = Linear(in_features, num_classes)
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class MLPClassifier(MulticlassClassification):
+    """:class:`zoo.networks.MLP` as a classifier.
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        num_classes: number of classes.
+        hidden: width of each hidden layer.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        norm: ``"batch"``, ``"layer"`` or ``None``.
+        dropout: probability of dropping a hidden unit, in [0, 1).
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        num_classes: int = 10,
+        hidden: tuple[int, ...] = (256, 128),
+        activation: str = "relu",
+        norm: str | None = None,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = MLP(in_features, hidden, num_classes, activation, norm, dropout)
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class RegularizedMLPClassifier(MulticlassClassification):
+    """:class:`zoo.networks.MLP` as a classifier, with everything that keeps it from learning by heart.
+
+    Batch norm, dropout, weight decay for the weights alone (see :func:`zoo.optim.weight_decay_groups`; how strong is
+    the optimizer's matter), and clipped gradients (Pascanu et al. 2013).
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        num_classes: number of classes.
+        hidden: width of each hidden layer.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        norm: ``"batch"``, ``"layer"`` or ``None``.
+        dropout: probability of dropping a hidden unit, in [0, 1).
+        input_dropout: probability of dropping an input, in [0, 1).
+        gradient_clip_val: the longest gradient, as a norm over all parameters, that is let through; ``None`` does not
+            clip. The trainer's own ``gradient_clip_val``, where there is one, takes its place.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        num_classes: int = 10,
+        hidden: tuple[int, ...] = (512, 512),
+        activation: str = "gelu",
+        norm: str | None = "batch",
+        dropout: float = 0.3,
+        input_dropout: float = 0.0,
+        gradient_clip_val: float | None = 1.0,
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        if gradient_clip_val is not None and not gradient_clip_val > 0.0:
+            raise ValueError(f"gradient_clip_val must be greater than 0, or None, got {gradient_clip_val!r}")
+        network = MLP(in_features, hidden, num_classes, activation, norm, dropout, input_dropout)
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+        self.gradient_clip_val = gradient_clip_val
+
+    def optimizer_parameters(self) -> list[Any]:
+        return weight_decay_groups(self)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        value = self.gradient_clip_val if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=gradient_clip_algorithm)
 
 
 class CNNClassifier(MulticlassClassification):
@@ -26,9 +459,14 @@ class CNNClassifier(MulticlassClassification):
         dropout: probability of dropping a feature before the last layer, in [0, 1).
         activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
         label_smoothing: share of the target spread evenly over all classes.
-        optimizer: makes the optimizer from parameters; ``None`` is AdamW with torch's defaults.
-        scheduler: makes the schedule from the optimizer; ``None`` keeps the rate constant.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
     """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
 
     def __init__(
         self,
@@ -43,24 +481,29 @@ class CNNClassifier(MulticlassClassification):
         dropout: float = 0.0,
         activation: str = "relu",
         label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
+        network = ConvNet(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            channels=channels,
+            hidden=hidden,
+            kernel_size=kernel_size,
+            padding=padding,
+            image_size=image_size,
+            norm=norm,
+            dropout=dropout,
+            activation=activation,
+        )
         super().__init__(
-            network=ConvNet(
-                in_channels=in_channels,
-                num_classes=num_classes,
-                channels=channels,
-                hidden=hidden,
-                kernel_size=kernel_size,
-                padding=padding,
-                image_size=image_size,
-                norm=norm,
-                dropout=dropout,
-                activation=activation,
-            ),
+            network=_begin(network, init, weights),
             num_classes=num_classes,
             label_smoothing=label_smoothing,
+            class_weights=class_weights,
             optimizer=optimizer,
             scheduler=scheduler,
         )
@@ -74,9 +517,14 @@ class LeNet5Classifier(MulticlassClassification):
         num_classes: number of classes.
         activation: ``"tanh"`` as in the paper, or another name of ``ConvBlock``'s.
         label_smoothing: share of the target spread evenly over all classes.
-        optimizer: makes the optimizer from parameters; ``None`` is AdamW with torch's defaults.
-        scheduler: makes the schedule from the optimizer; ``None`` keeps the rate constant.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
     """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
 
     def __init__(
         self,
@@ -84,13 +532,18 @@ class LeNet5Classifier(MulticlassClassification):
         num_classes: int = 10,
         activation: str = "tanh",
         label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
+        network = LeNet5(in_channels=in_channels, num_classes=num_classes, activation=activation)
         super().__init__(
-            network=LeNet5(in_channels=in_channels, num_classes=num_classes, activation=activation),
+            network=_begin(network, init, weights),
             num_classes=num_classes,
             label_smoothing=label_smoothing,
+            class_weights=class_weights,
             optimizer=optimizer,
             scheduler=scheduler,
         )

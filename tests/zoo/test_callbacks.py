@@ -233,7 +233,8 @@ def test_a_resumed_metrics_file_is_that_of_the_whole_run(make_trainer, make_data
 # ---------------------------------------------------------------------- EpochProgress
 
 
-LINE = re.compile(r"epoch (\d)/(\d)  train/loss (\S+)  val/accuracy (\S+)  val/loss (\S+)  \d+\.\d s")
+FIGURES = ("train/loss", "val/accuracy", "val/ece", "val/f1", "val/loss", "val/top2_accuracy")
+LINE = re.compile(r"epoch (\d)/(\d)  " + "".join(rf"{name} (\S+)  " for name in FIGURES) + r"\d+\.\d s")
 
 
 def test_an_epoch_is_one_line_with_its_values(make_trainer, make_data, list_logger, capsys):
@@ -244,8 +245,7 @@ def test_an_epoch_is_one_line_with_its_values(make_trainer, make_data, list_logg
     lines = [LINE.fullmatch(line) for line in printed.out.splitlines()]
     assert len(lines) == 3
     assert all(lines)
-    names = ("train/loss_epoch", "val/accuracy", "val/loss")
-    columns = [list_logger.values(name).values() for name in names]
+    columns = [list_logger.values(name.replace("train/loss", "train/loss_epoch")).values() for name in FIGURES]
     for epoch, (line, *values) in enumerate(zip(lines, *columns, strict=True)):
         assert line.groups() == (str(epoch + 1), "3", *(f"{value:.4f}" for value in values))
     assert "batch" not in printed.err

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from zoo import CNNClassifier
-from zoo.checkpointing import CheckpointError, read_checkpoint, require_local_file, require_plain
+from zoo.checkpointing import CheckpointError, load_weights, read_checkpoint, require_local_file, require_plain
+from zoo.networks import MLP, ConvNet, Linear, Polynomial
 
 
 @pytest.fixture
@@ -184,3 +185,122 @@ def test_plain_hyperparameters_pass_and_come_back_equal(tmp_path):
     checkpoint = {"state_dict": {}, "pytorch-lightning_version": "2.6.4", "hyper_parameters": PLAIN}
     torch.save(checkpoint, tmp_path / "plain.ckpt")
     assert read_checkpoint(tmp_path / "plain.ckpt")["hyper_parameters"] == PLAIN
+
+
+# ---------------------------------------------------------------------- weights
+
+
+def make_convnet():
+    return ConvNet(channels=(4,), image_size=8, kernel_size=5)
+
+
+def test_weights_come_from_the_checkpoint_of_a_task(checkpoint):
+    network = make_convnet()
+    images = torch.randn(3, 1, 8, 8)
+    assert load_weights(network, str(checkpoint)) is network
+    expected = CNNClassifier.load_from_checkpoint(checkpoint).eval()(images)
+    assert torch.equal(network.eval()(images), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Linear(3),
+        lambda: MLP(3, (4,), 2, norm="batch", activation="prelu"),
+        lambda: Polynomial(4, 3),
+        make_convnet,
+    ],
+    ids=["linear", "mlp", "polynomial", "convnet"],
+)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_weights_come_from_a_state_dict(tmp_path, make, zipped):
+    network = make()
+    network(torch.randn(9, 1, 8, 8) if isinstance(network, ConvNet) else torch.randn(9, 3) + 5)  # moves the buffers
+    torch.save(network.state_dict(), tmp_path / "weights.pt", _use_new_zipfile_serialization=zipped)
+    loaded = load_weights(make(), tmp_path / "weights.pt").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+
+
+def test_weights_take_the_precision_of_the_network(tmp_path):
+    torch.save(Linear(3).double().state_dict(), tmp_path / "weights.pt")
+    assert load_weights(Linear(3), tmp_path / "weights.pt").linear.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Linear(4), r"linear.weight is \(1, 3\) in it and \(1, 4\) in the network"),
+        (MLP(3, (4,), 1), r"hidden.0.weight is missing in it and \(4, 3\) in the network"),
+        (nn.Identity(), r"linear.weight is \(1, 3\) in it and missing in the network"),
+        (Polynomial(3), r"low is missing in it and \(1,\) in the network"),
+    ],
+)
+def test_weights_of_another_network_are_refused_and_none_is_loaded(tmp_path, network, message):
+    torch.save(Linear(3).state_dict(), tmp_path / "weights.pt")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"the weights in .*weights.pt are another network's: {message}"):
+        load_weights(network, tmp_path / "weights.pt")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        torch.zeros(2),
+        [torch.zeros(2)],
+        3,
+        None,
+        {"linear.weight": [1.0], "linear.bias": 2.0},
+        {"model": Linear(3).state_dict()},
+        {"state_dict": 5},
+        {"state_dict": torch.zeros(2)},
+        {"state_dict": {"network.linear.weight": 1.0}},
+    ],
+    ids=["tensor", "list", "number", "none", "numbers", "nested", "state number", "state tensor", "state of numbers"],
+)
+def test_a_file_without_weights_is_refused(tmp_path, contents):
+    torch.save(contents, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="holds no weights: neither a checkpoint of a task nor a state dict"):
+        load_weights(Linear(3), tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("contents", [{}, {1: torch.zeros(2)}, {"state_dict": {1: torch.zeros(2)}}])
+def test_a_state_dict_without_a_known_name_is_another_networks(tmp_path, contents):
+    torch.save(contents, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match=r"linear.weight is missing in it and \(1, 3\) in the network"):
+        load_weights(Linear(3), tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("https://example.org/weights.pt", "is a URL: download the file and check where it comes from"),
+        ("none.pt", "there is no checkpoint file none.pt"),
+        (".", "there is no checkpoint file"),
+        ("", "there is no checkpoint file"),
+    ],
+)
+def test_weights_are_a_local_file(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(Linear(3), path)
+
+
+@pytest.mark.parametrize("place", ["bare", "state dict", "network"])
+def test_code_in_weights_is_never_run(tmp_path, monkeypatch, place):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    payload = Payload(tmp_path / "executed")
+    contents = {"linear.weight": payload} if place != "network" else {"state_dict": {"network.linear.weight": payload}}
+    if place == "bare":
+        (tmp_path / "evil.pt").write_bytes(pickle.dumps(contents))
+    else:
+        torch.save(contents, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match=r"evil\.pt is not a checkpoint that can be read safely"):
+        load_weights(Linear(3), tmp_path / "evil.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_whole_module_is_no_weights(tmp_path):
+    torch.save(Linear(3), tmp_path / "module.pt")
+    with pytest.raises(CheckpointError, match="holds more than plain values and tensors"):
+        load_weights(Linear(3), tmp_path / "module.pt")

@@ -1,17 +1,68 @@
 import functools
+import inspect
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 import zoo
-from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification, Task
+from datamodules import BatchLoader, TensorDataModule
+from zoo import (
+    BinaryClassification,
+    BinaryMLPClassifier,
+    CNNClassifier,
+    GradientDescentRegression,
+    LeNet5Classifier,
+    LinearRegressor,
+    LinearRegressorFromScratch,
+    MLPClassifier,
+    MLPRegressor,
+    MulticlassClassification,
+    PerceptronClassifier,
+    PolynomialRegressor,
+    Regression,
+    RegularizedMLPClassifier,
+    SoftmaxClassifier,
+    Task,
+)
+from zoo.checkpointing import CheckpointError
 from zoo.optim import OneCycle
 
-CNN = {
+LINEAR = {"in_features": 1, "out_features": 1, "loss": "mse", "huber_delta": 1.0, "init": None}
+OTHER_LINEAR = {"in_features": 4, "out_features": 3, "loss": "huber", "huber_delta": 0.5, "init": "xavier"}
+SCRATCH = LINEAR | {"lr": 0.1}
+OTHER_SCRATCH = OTHER_LINEAR | {"lr": 0.01, "init": "zeros"}
+POLYNOMIAL = LINEAR | {"degree": 5, "domain": None}
+OTHER_POLYNOMIAL = OTHER_LINEAR | {"degree": 3, "domain": (-4.0, 4.0), "loss": "l1"}
+MLP = {"activation": "relu", "norm": None, "dropout": 0.0, "init": None}
+OTHER_MLP = {"activation": "tanh", "norm": "layer", "dropout": 0.5, "init": "kaiming", "hidden": (8, 6, 4)}
+MLP_REGRESSOR = LINEAR | MLP | {"hidden": (64, 64)}
+OTHER_MLP_REGRESSOR = OTHER_LINEAR | OTHER_MLP
+BINARY = {"in_features": 2, "pos_weight": None, "threshold": 0.5, "init": None}
+OTHER_BINARY = {"in_features": 5, "pos_weight": 2.5, "threshold": 0.25, "init": "normal"}
+PERCEPTRON = BINARY | {"activation": "sigmoid"}
+OTHER_PERCEPTRON = OTHER_BINARY | {"activation": "step", "threshold": 0.5}
+BINARY_MLP = BINARY | MLP | {"hidden": (64, 64)}
+OTHER_BINARY_MLP = OTHER_BINARY | OTHER_MLP
+CLASSES = {"num_classes": 10, "label_smoothing": 0.0, "class_weights": None, "init": None}
+OTHER_CLASSES = {"num_classes": 4, "label_smoothing": 0.1, "class_weights": (1.0, 2.0, 0.5, 3.0), "init": "xavier"}
+SOFTMAX = CLASSES | {"in_features": 784}
+OTHER_SOFTMAX = OTHER_CLASSES | {"in_features": 6}
+MLP_CLASSIFIER = SOFTMAX | MLP | {"hidden": (256, 128)}
+OTHER_MLP_CLASSIFIER = OTHER_SOFTMAX | OTHER_MLP
+REGULARIZED = SOFTMAX | {
+    "hidden": (512, 512),
+    "activation": "gelu",
+    "norm": "batch",
+    "dropout": 0.3,
+    "input_dropout": 0.0,
+    "gradient_clip_val": 1.0,
+}
+OTHER_REGULARIZED = OTHER_SOFTMAX | OTHER_MLP | {"input_dropout": 0.1, "gradient_clip_val": None}
+CNN = CLASSES | {
     "in_channels": 1,
-    "num_classes": 10,
     "channels": (16, 32),
     "hidden": 128,
     "kernel_size": 5,
@@ -20,11 +71,9 @@ CNN = {
     "norm": "batch",
     "dropout": 0.0,
     "activation": "relu",
-    "label_smoothing": 0.0,
 }
-OTHER_CNN = {
+OTHER_CNN = OTHER_CLASSES | {
     "in_channels": 3,
-    "num_classes": 4,
     "channels": (4, 8, 8),
     "hidden": None,
     "kernel_size": 3,
@@ -33,55 +82,120 @@ OTHER_CNN = {
     "norm": None,
     "dropout": 0.5,
     "activation": "gelu",
-    "label_smoothing": 0.1,
 }
-LENET = {"in_channels": 1, "num_classes": 10, "activation": "tanh", "label_smoothing": 0.0}
-OTHER_LENET = {"in_channels": 3, "num_classes": 4, "activation": "prelu", "label_smoothing": 0.2}
+LENET = CLASSES | {"in_channels": 1, "activation": "tanh"}
+OTHER_LENET = OTHER_CLASSES | {"in_channels": 3, "activation": "prelu", "init": "kaiming"}
 LEAVES = [
-    pytest.param(CNNClassifier, {}, CNN, id="cnn"),
-    pytest.param(CNNClassifier, OTHER_CNN, OTHER_CNN, id="cnn-other"),
-    pytest.param(LeNet5Classifier, {}, LENET, id="lenet"),
-    pytest.param(LeNet5Classifier, OTHER_LENET, OTHER_LENET, id="lenet-other"),
+    pytest.param(leaf, arguments, expected, id=f"{leaf.__name__}{'-other' if arguments else ''}")
+    for leaf, default, other in [
+        (LinearRegressor, LINEAR, OTHER_LINEAR),
+        (LinearRegressorFromScratch, SCRATCH, OTHER_SCRATCH),
+        (PolynomialRegressor, POLYNOMIAL, OTHER_POLYNOMIAL),
+        (MLPRegressor, MLP_REGRESSOR, OTHER_MLP_REGRESSOR),
+        (PerceptronClassifier, PERCEPTRON, OTHER_PERCEPTRON),
+        (BinaryMLPClassifier, BINARY_MLP, OTHER_BINARY_MLP),
+        (SoftmaxClassifier, SOFTMAX, OTHER_SOFTMAX),
+        (MLPClassifier, MLP_CLASSIFIER, OTHER_MLP_CLASSIFIER),
+        (RegularizedMLPClassifier, REGULARIZED, OTHER_REGULARIZED),
+        (CNNClassifier, CNN, OTHER_CNN),
+        (LeNet5Classifier, LENET, OTHER_LENET),
+    ]
+    for arguments, expected in [({}, default), (other, other)]
 ]
+RUNS = [
+    pytest.param(*leaf.values, given, id=f"{leaf.id}-{'given' if given else 'default'} optimizer")
+    for leaf in LEAVES
+    for given in (False, True)
+    if not (given and leaf.values[0] is LinearRegressorFromScratch)  # it has no optimizer
+]
+TASKS = {Task, Regression, GradientDescentRegression, BinaryClassification, MulticlassClassification}
+METRICS = {
+    Regression: {"loss", "mse", "mae", "r2"},
+    BinaryClassification: {"loss", "accuracy", "f1", "auroc", "average_precision"},
+    MulticlassClassification: {"loss", "accuracy", "f1", "top2_accuracy", "ece"},
+}
+
+
+def kind_of(task):
+    [kind] = [kind for kind in METRICS if isinstance(task, kind)]
+    return kind
+
+
+def make_samples(task, size=24):
+    """Random inputs that the leaf takes, and targets of its kind."""
+    arguments = task.hparams
+    if "in_channels" in arguments:
+        side = task.network.image_size
+        features = torch.randn(size, arguments["in_channels"], side, side)
+    else:
+        features = torch.randn(size, arguments["in_features"])
+    if kind_of(task) is Regression:
+        return features, torch.randn(size, arguments["out_features"])
+    return features, torch.arange(size) % arguments.get("num_classes", 2)
+
+
+def make_batches(task):
+    """Two batches of 8 for training, 4 samples each for validation and test."""
+    return TensorDataModule(*make_samples(task), batch_size=8, eval_batch_size=3, val_size=4, test_size=4, seed=0)
+
+
+def tensors(prediction):
+    return [prediction] if isinstance(prediction, torch.Tensor) else list(prediction)
+
+
+def save(trainer, task, path):
+    """A checkpoint of the task as it is."""
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path, weights_only=True)
+    return path
 
 
 def test_every_leaf_is_tested_here():
     public = [getattr(zoo, name) for name in zoo.__all__]
     tasks = {thing for thing in public if isinstance(thing, type) and issubclass(thing, Task)}
-    assert tasks - {Task, MulticlassClassification} == {parameters.values[0] for parameters in LEAVES}
+    assert tasks - TASKS == {parameters.values[0] for parameters in LEAVES}
 
 
-@pytest.mark.parametrize(("leaf", "arguments", "expected"), LEAVES)
-@pytest.mark.parametrize("given", [False, True], ids=["default optimizer", "given optimizer"])
+@pytest.mark.parametrize(("leaf", "arguments", "expected", "given"), RUNS)
 def test_a_leaf_trains_predicts_and_comes_back_from_its_checkpoint_alone(
-    make_trainer, make_images, tmp_path, leaf, arguments, expected, given
+    make_trainer, tmp_path, leaf, arguments, expected, given
 ):
     injected = {"optimizer": functools.partial(torch.optim.SGD, lr=0.05), "scheduler": OneCycle} if given else {}
     task = leaf(**arguments, **injected)
-    shape = (task.network.image_size, expected["in_channels"], expected["num_classes"])
-    before = [parameter.detach().clone() for parameter in task.parameters()]
+    kind, before = kind_of(task), [parameter.detach().clone() for parameter in task.parameters()]
     trainer = make_trainer(max_epochs=1)
-    trainer.fit(task, make_images(*shape))
+    trainer.fit(task, make_batches(task))
     assert trainer.global_step == 2
+    assert [type(optimizer) for optimizer in trainer.optimizers] == (
+        [] if leaf is LinearRegressorFromScratch else [torch.optim.SGD if given else torch.optim.AdamW]
+    )
     assert all(not torch.equal(old, new) for old, new in zip(before, task.parameters(), strict=True))
-    assert set(trainer.test(task, make_images(*shape), verbose=False)[0]) == {"test/loss", "test/accuracy"}
-    predictions = trainer.predict(task, make_images(*shape))
-    assert [prediction.probabilities.shape for prediction in predictions] == [(4, expected["num_classes"])]
+    result = trainer.test(task, make_batches(task), verbose=False)[0]
+    assert set(result) == {f"test/{name}" for name in METRICS[kind]}
+    predictions = trainer.predict(task, make_batches(task))
+    width = {Regression: (expected.get("out_features"),), BinaryClassification: ()}.get(
+        kind, (task.hparams.get("num_classes"),)
+    )
+    assert [tensors(prediction)[0].shape for prediction in predictions] == [(3, *width), (1, *width)]
 
     path = tmp_path / "model.ckpt"
     trainer.save_checkpoint(path)
     again = leaf.load_from_checkpoint(path)
     saved = torch.load(path, weights_only=True)
     assert saved["hyper_parameters"] == dict(again.hparams) == dict(task.hparams)
-    assert not {"network", "metrics", "optimizer", "scheduler"} & set(saved["hyper_parameters"])
-    assert {name: (type(value), value) for name, value in again.hparams.items() if name in expected} == {
+    assert not {"network", "metrics", "optimizer", "scheduler", "weights"} & set(saved["hyper_parameters"])
+    assert {name: (type(value), value) for name, value in again.hparams.items()} == {
         name: (type(value), value) for name, value in expected.items()
     }
-    images = torch.randn(5, expected["in_channels"], task.network.image_size, task.network.image_size)
-    assert torch.equal(again.eval()(images), task.eval()(images))
-    assert torch.equal(again.predict_step(images).probabilities, task.predict_step(images).probabilities)
-    logits, labels = torch.randn(6, expected["num_classes"]), torch.arange(6) % 4
-    assert torch.equal(again.compute_loss(logits, labels), task.compute_loss(logits, labels))
+    features, targets = make_samples(task, 5)
+    outputs = task.eval()(features)
+    assert torch.equal(again.eval()(features), outputs)
+    for one, other in zip(
+        tensors(again.predict_step(features)), tensors(task.predict_step((features, targets))), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert torch.equal(again.compute_loss(outputs, targets), task.compute_loss(outputs, targets))
+    assert make_trainer().test(again, make_batches(again), verbose=False)[0].keys() == result.keys()
 
 
 @pytest.mark.parametrize(("leaf", "arguments", "expected"), LEAVES)
@@ -89,6 +203,216 @@ def test_the_hyperparameters_are_the_leafs_own_arguments(leaf, arguments, expect
     task = leaf(**arguments)
     assert dict(task.hparams) == expected
     assert leaf(**task.hparams).hparams == task.hparams
+    injected = {"weights"} if leaf is LinearRegressorFromScratch else {"weights", "optimizer", "scheduler"}
+    parameters = inspect.signature(leaf).parameters
+    assert set(parameters) == set(expected) | injected
+    assert all(parameter.default is not parameter.empty for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize(("leaf", "arguments", "expected"), LEAVES[1::2])
+def test_a_leaf_is_evaluated_on_a_single_sample(make_trainer, leaf, arguments, expected, precision):
+    task = leaf(**arguments)
+    data = TensorDataModule(*make_samples(task, 12), val_size=1, test_size=1, batch_size=4, seed=0)
+    trainer = make_trainer(max_epochs=1, precision=precision)
+    trainer.fit(task, data)
+    result = trainer.test(task, data, verbose=False)[0]
+    assert set(result) == {f"test/{name}" for name in METRICS[kind_of(task)]}
+    assert np.isfinite(result["test/loss"])
+    assert [tensors(prediction)[0].dtype for prediction in trainer.predict(task, data)] == [torch.float32]
+
+
+@pytest.mark.parametrize(("leaf", "arguments", "expected"), LEAVES)
+def test_a_leaf_trains_on_batches_of_one(make_trainer, leaf, arguments, expected):
+    task = leaf(**arguments)
+    loader, trainer = BatchLoader(*make_samples(task, 2), batch_size=1), make_trainer(max_epochs=1)
+    if task.hparams.get("norm") == "batch" and leaf is RegularizedMLPClassifier:
+        with pytest.raises(ValueError, match="batch norm cannot be trained with a single sample"):
+            trainer.fit(task, loader, loader)
+    else:
+        trainer.fit(task, loader, loader)
+        assert trainer.global_step == 2
+
+
+# ---------------------------------------------------------------------- initialisation and weights to begin with
+
+
+@pytest.mark.parametrize(("leaf", "arguments", "expected"), LEAVES)
+def test_a_leaf_is_initialised_by_name(leaf, arguments, expected):
+    task = leaf(**arguments | {"init": "constant"})
+    weights = [parameter for parameter in task.parameters() if parameter.ndim >= 2]
+    assert weights
+    assert all(torch.equal(weight, torch.full_like(weight, 0.01)) for weight in weights)
+    assert task.hparams["init"] == "constant"
+    with pytest.raises(ValueError, match=r"init must be one of .* got 'xaveir'; did you mean 'xavier'"):
+        leaf(**arguments | {"init": "xaveir"})
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["checkpoint", "state dict"])
+@pytest.mark.parametrize(("leaf", "arguments", "expected"), LEAVES[1::2])
+def test_a_leaf_begins_with_the_weights_in_a_file(make_trainer, tmp_path, leaf, arguments, expected, plain):
+    first, path = leaf(**arguments), tmp_path / "first.ckpt"
+    if plain:
+        torch.save(first.network.state_dict(), path)
+    else:
+        save(make_trainer(), first, path)
+    second = leaf(**arguments, weights=str(path))
+    assert second.state_dict().keys() == first.state_dict().keys()
+    assert all(torch.equal(second.state_dict()[name], value) for name, value in first.state_dict().items())
+    assert dict(second.hparams) == expected
+
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(second, make_batches(second))
+    trainer.save_checkpoint(tmp_path / "second.ckpt")
+    path.unlink()
+    third = leaf.load_from_checkpoint(tmp_path / "second.ckpt")
+    features, _ = make_samples(second)
+    assert torch.equal(third.eval()(features), second.eval()(features))
+    assert not torch.equal(third(features), first.eval()(features))
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint file .*first\.ckpt"):
+        leaf(**arguments, weights=str(path))
+
+
+def test_the_place_of_a_polynomial_comes_with_its_weights(make_trainer, tmp_path):
+    first = PolynomialRegressor()
+    make_trainer(max_epochs=1).fit(first, TensorDataModule(torch.rand(40, 1) + 7.0, torch.rand(40, 1), batch_size=8))
+    second = PolynomialRegressor(weights=save(make_trainer(), first, tmp_path / "first.ckpt"))
+    ends = (second.network.low.item(), second.network.high.item())
+    assert ends == (first.network.low.item(), first.network.high.item()) == pytest.approx((7.0, 8.0), abs=0.4)
+    inputs = torch.rand(5, 1) + 7.0
+    expected = first.eval()(inputs)
+    assert torch.equal(second.eval()(inputs), expected)
+    assert torch.equal(second.train()(inputs * 1.0), expected)  # not placed anew
+
+
+def test_weights_that_cannot_be_are_refused(make_trainer, tmp_path):
+    path = tmp_path / "file"
+    save(make_trainer(), SoftmaxClassifier(6, 3), path)
+    with pytest.raises(CheckpointError, match=r"linear\.weight is \(3, 6\) in it and \(4, 6\) in the network"):
+        SoftmaxClassifier(6, 4, weights=path)
+    with pytest.raises(CheckpointError, match=r"the weights in .* are another network's"):
+        MLPClassifier(6, 3, weights=path)
+    torch.save([torch.zeros(3, 6)], path)
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        SoftmaxClassifier(6, 3, weights=path)
+    torch.save({"linear.weight": torch.zeros(3, 6)}, path)
+    with pytest.raises(CheckpointError, match=r"linear\.bias is missing in it"):
+        SoftmaxClassifier(6, 3, weights=path)
+    torch.save(nn.Linear(6, 3), path)
+    with pytest.raises(CheckpointError, match="holds more than plain values and tensors"):
+        SoftmaxClassifier(6, 3, weights=path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match="it is damaged, or holds more"):
+        SoftmaxClassifier(6, 3, weights=path)
+    with pytest.raises(CheckpointError, match="is a URL"):
+        SoftmaxClassifier(6, 3, weights="https://example.org/model.ckpt")
+
+
+# ---------------------------------------------------------------------- the regularized classifier
+
+
+class Gradients(Callback):
+    """The norm of each gradient as it was computed, and as the optimizer got it."""
+
+    def __init__(self):
+        self.computed, self.used = [], []
+
+    def on_after_backward(self, trainer, pl_module):
+        self.computed.append(self.norm(pl_module))
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.used.append(self.norm(pl_module))
+
+    @staticmethod
+    def norm(pl_module):
+        return torch.stack([parameter.grad.square().sum() for parameter in pl_module.parameters()]).sum().sqrt().item()
+
+
+REGULAR = [
+    pytest.param(functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9, weight_decay=0.2), 0.2, id="SGD"),
+    pytest.param(torch.optim.Adam, 0.0, id="Adam"),
+    pytest.param(functools.partial(torch.optim.AdamW, weight_decay=0.3), 0.3, id="AdamW"),
+    pytest.param(functools.partial(torch.optim.RMSprop, weight_decay=1), 1, id="RMSprop"),
+    pytest.param(None, 0.01, id="default"),
+]
+
+
+SGD, *OTHERS = [optimizer.values[0] for optimizer in REGULAR]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "own", "of_the_trainer", "expected"),
+    [
+        (SGD, 1.0, None, 1.0),
+        (SGD, 1e-3, None, 1e-3),
+        (SGD, None, None, None),
+        (SGD, 1.0, 0.1, 0.1),
+        (SGD, None, 0.1, 0.1),
+        (SGD, 0.1, 1.0, 1.0),
+        (SGD, 1.0, 0, None),
+        *((other, own, None, own) for other in OTHERS for own in (1.0, None)),
+    ],
+)
+def test_gradients_are_clipped(make_trainer, optimizer, own, of_the_trainer, expected):
+    task = RegularizedMLPClassifier(6, 3, (8, 5), gradient_clip_val=own, optimizer=optimizer)
+    # Large weights at the end make for long gradients, whatever the norms make of the inputs.
+    nn.init.normal_(task.network.head.weight, std=5.0)
+    gradients = Gradients()
+    trainer = make_trainer(max_epochs=2, callbacks=[gradients], gradient_clip_val=of_the_trainer)
+    trainer.fit(task, make_batches(task))
+    assert len(gradients.computed) == len(gradients.used) == 4
+    assert min(gradients.computed) > 1.5
+    if expected is None:
+        assert gradients.used == gradients.computed
+    else:
+        assert gradients.used == pytest.approx([expected] * 4, rel=1e-4)
+
+
+def test_a_short_gradient_is_left_alone(make_trainer):
+    task, gradients = RegularizedMLPClassifier(6, 3, (8, 5), gradient_clip_val=1e6), Gradients()
+    make_trainer(max_epochs=1, callbacks=[gradients]).fit(task, make_batches(task))
+    assert gradients.used == gradients.computed
+
+
+@pytest.mark.parametrize(("optimizer", "weight_decay"), REGULAR)
+@pytest.mark.parametrize(("norm", "activation"), [("batch", "gelu"), ("layer", "prelu"), (None, "relu")])
+def test_weight_decay_is_kept_off_norms_and_biases(make_trainer, optimizer, weight_decay, norm, activation):
+    task = RegularizedMLPClassifier(6, 3, (8, 5), activation=activation, norm=norm, optimizer=optimizer)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, make_batches(task))
+    names = {parameter: name for name, parameter in task.network.named_parameters()}
+    [live] = trainer.optimizers
+    groups = [{names[parameter] for parameter in group["params"]} for group in live.param_groups]
+    linear = {name for name, layer in task.network.named_modules() if isinstance(layer, nn.Linear)}
+    assert len(linear) == 3
+    assert groups == [
+        {f"{name}.weight" for name in linear},
+        set(names.values()) - {f"{name}.weight" for name in linear},
+    ]
+    assert [group["weight_decay"] for group in live.param_groups] == [weight_decay, 0.0]
+
+
+def test_a_resumed_run_knows_its_groups_and_its_changed_settings(make_trainer, tmp_path):
+    def run(epochs, weight_decay, ckpt_path=None):
+        optimizer = functools.partial(torch.optim.AdamW, weight_decay=weight_decay)
+        task = RegularizedMLPClassifier(6, 3, (8, 5), dropout=0.0, optimizer=optimizer)
+        trainer = make_trainer(max_epochs=epochs)
+        trainer.fit(task, make_batches(task), ckpt_path=ckpt_path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "run.ckpt")
+        return task, [group["weight_decay"] for group in trainer.optimizers[0].param_groups]
+
+    assert run(1, 0.1)[1] == [0.1, 0.0]
+    task, groups = run(2, 0.4, tmp_path / "run.ckpt")
+    assert (groups, task.changed_settings) == ([0.4, 0.0], {"weight_decay": (0.1, 0.4)})
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_gradient_clip_val_that_would_leave_nothing_is_refused(value):
+    with pytest.raises(ValueError, match="gradient_clip_val must be greater than 0, or None, got"):
+        RegularizedMLPClassifier(gradient_clip_val=value)
+
+
+# ---------------------------------------------------------------------- images
 
 
 def test_the_default_cnn_has_80250_parameters():
@@ -124,6 +448,9 @@ def test_a_list_of_channels_is_taken_too():
 def test_arguments_that_cannot_be_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         CNNClassifier(**arguments)
+
+
+# ---------------------------------------------------------------------- leaves of one's own
 
 
 class Wide(MulticlassClassification):

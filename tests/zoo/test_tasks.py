@@ -6,12 +6,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import ReduceLROnPlateau
+from sklearn.metrics import f1_score
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from datamodules import BatchLoader
-from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification, NonFiniteLossError
+from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification, NonFiniteLossError, SoftmaxClassifier
 from zoo.checkpointing import CheckpointError
 from zoo.optim import OneCycle, WarmupCosine
 from zoo.tasks import TargetError
@@ -134,10 +135,16 @@ def test_evaluation_is_the_mean_over_samples_with_an_uneven_last_batch(make_trai
     logits = task(split.features)
     trainer = make_trainer()
     result = (trainer.validate if stage == "val" else trainer.test)(task, data, verbose=False)[0]
+    confidences, classes = logits.softmax(dim=1).max(dim=1)
+    right = (classes == split.targets).float()
+    gaps = torch.zeros(15).index_add_(0, (confidences * 15).long(), confidences.detach() - right)  # summed bin by bin
     assert result == pytest.approx(
         {
             f"{stage}/loss": functional.cross_entropy(logits, split.targets).item(),
-            f"{stage}/accuracy": (logits.argmax(dim=1) == split.targets).float().mean().item(),
+            f"{stage}/accuracy": right.mean().item(),
+            f"{stage}/f1": f1_score(split.targets, classes, average="macro"),
+            f"{stage}/top2_accuracy": (logits.argmin(dim=1) != split.targets).float().mean().item(),  # of three
+            f"{stage}/ece": (gaps.abs().sum() / len(split)).item(),
         },
         rel=1e-5,
     )
@@ -242,7 +249,9 @@ def test_a_task_can_be_evaluated_and_then_trained(make_trainer, make_data, first
     trainer.fit(task, data)
     expected = trainer.callback_metrics["val/loss"].item()
     assert trainer.validate(task, data, verbose=False)[0]["val/loss"] == pytest.approx(expected, rel=1e-6)
-    assert set(trainer.test(task, data, verbose=False)[0]) == {"test/loss", "test/accuracy"}
+    assert set(trainer.test(task, data, verbose=False)[0]) == {
+        f"test/{name}" for name in ("loss", "accuracy", "f1", "top2_accuracy", "ece")
+    }
 
 
 # ---------------------------------------------------------------------- mistakes
@@ -290,6 +299,14 @@ def test_data_with_more_classes_than_the_model_are_refused_before_the_first_step
         ({"label_smoothing": -0.1}, ValueError, "got -0.1"),
         ({"class_weights": (1.0, 2.0)}, ValueError, "class_weights must hold 3 numbers, one a class, got 2"),
         ({"class_weights": torch.ones(3)}, TypeError, "hyperparameter 'class_weights' holds a torch.Tensor"),
+        ({"class_weights": (1.0, -1.0, 1.0)}, ValueError, r"must be at least 0, one of them greater, got \(1.0, -1.0"),
+        ({"class_weights": (1.0, math.nan, 1.0)}, ValueError, "must be at least 0, one of them greater"),
+        ({"class_weights": (1.0, math.inf, 1.0)}, ValueError, "must be at least 0, one of them greater"),
+        ({"class_weights": (0.0, 0.0, 0.0)}, ValueError, "must be at least 0, one of them greater"),
+        ({"top_k": 1}, ValueError, "top_k must be an integer from 2 to num_classes=3, got 1"),
+        ({"top_k": 4}, ValueError, "top_k must be an integer from 2 to num_classes=3, got 4"),
+        ({"top_k": 2.0}, ValueError, "top_k must be an integer from 2 to num_classes=3, got 2.0"),
+        ({"top_k": True}, ValueError, "top_k must be an integer from 2 to num_classes=3, got True"),
         ({"network": "resnet"}, TypeError, "network must be a torch.nn.Module, got str"),
         ({"network": nn.Linear}, TypeError, "network must be a torch.nn.Module, got type"),
     ],
@@ -360,6 +377,24 @@ def test_no_checkpoint_inside_an_epoch_holds_broken_weights(make_trainer, make_d
     with pytest.raises(NonFiniteLossError, match="at step 4"):
         make_trainer(max_epochs=4, callbacks=[saver], enable_checkpointing=True).fit(task, make_data())
     assert {path.name for path in tmp_path.glob("*.ckpt")} == {f"step={step}.ckpt" for step in (1, 2, 3, 4)}
+
+
+def one_broken_batch():
+    """Two batches, in the second of which one value is NaN."""
+    features = torch.randn(8, 4)
+    features[5, 2] = math.nan
+    return BatchLoader(features, torch.arange(8) % 3, batch_size=4)
+
+
+def test_a_validation_loss_that_is_nan_in_one_batch_ends_the_run(make_trainer, make_data):
+    task, data = linear_task(optimizer=SGD), make_data()
+    data.setup()
+    with pytest.raises(NonFiniteLossError, match="the validation loss became nan at step 3"):
+        make_trainer(max_epochs=2).fit(task, data.train_dataloader(), one_broken_batch())
+
+
+def test_a_loss_that_is_nan_in_one_batch_is_nan_in_the_test(make_trainer):
+    assert math.isnan(make_trainer().test(linear_task(), one_broken_batch(), verbose=False)[0]["test/loss"])
 
 
 def test_the_training_loss_is_read_only_when_it_is_asked_for():
@@ -435,6 +470,53 @@ def test_any_optimizer_of_torch_trains(make_trainer, make_data, kind):
     group = trainer.optimizers[0].param_groups[0]
     assert (type(trainer.optimizers[0]).__name__, group["lr"], group["weight_decay"]) == (kind, 0.01, 0.5)
     assert not torch.equal(before, task.network.weight)
+
+
+OPTIMIZERS = {
+    name: kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+}
+OTHER_OPTIMIZERS = {
+    "SparseAdam": "does not support dense gradients",
+    "Muon": "only supports 2D parameters",  # it wants an optimizer for the biases beside it
+}
+
+
+def test_torch_has_the_optimizers_one_knows():
+    assert {"SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "LBFGS", *OTHER_OPTIMIZERS} <= set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("kind", sorted(set(OPTIMIZERS) - set(OTHER_OPTIMIZERS)))
+def test_every_optimizer_of_torch_lowers_the_loss_by_its_own_defaults(make_trainer, make_data, kind):
+    # SGD brought no default rate before torch 2.2, and its momentum is what it is mostly used with.
+    optimizer = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9) if kind == "SGD" else OPTIMIZERS[kind]
+    task, data = SoftmaxClassifier(in_features=4, num_classes=3, optimizer=optimizer), make_data(batch_size=12)
+    data.setup()
+    features, labels = data.splits.train.features, data.splits.train.targets
+    before = task.compute_loss(task(features), labels).item()
+    trainer = make_trainer(max_epochs=8)
+    trainer.fit(task, data)
+    assert (type(trainer.optimizers[0]).__name__, trainer.global_step) == (kind, 8)
+    assert task.compute_loss(task(features), labels).item() < before
+
+
+@pytest.mark.parametrize("kind", sorted(OTHER_OPTIMIZERS))
+def test_an_optimizer_for_other_parameters_says_so(make_trainer, make_data, kind):
+    task = SoftmaxClassifier(in_features=4, num_classes=3, optimizer=OPTIMIZERS[kind])
+    with pytest.raises((ValueError, RuntimeError), match=OTHER_OPTIMIZERS[kind]):
+        make_trainer(max_epochs=1).fit(task, make_data())
+
+
+def test_lbfgs_reaches_the_minimum_within_a_few_steps(make_trainer, make_data):
+    # Its closure computes the loss again and again within a step.
+    optimizer = functools.partial(torch.optim.LBFGS, line_search_fn="strong_wolfe")
+    task, data = SoftmaxClassifier(in_features=4, num_classes=3, optimizer=optimizer), make_data(36, batch_size=36)
+    data.setup()
+    make_trainer(max_epochs=8).fit(task, data)
+    features, labels = data.splits.train.features, data.splits.train.targets
+    gradient = torch.autograd.grad(task.compute_loss(task(features), labels), list(task.parameters()))
+    assert all(part.abs().max() < 1e-3 for part in gradient)
 
 
 def test_frozen_parameters_stay_out_of_the_optimizer(make_trainer, make_data):
@@ -530,7 +612,12 @@ def test_a_bare_task_comes_back_with_its_network(make_trainer, make_data, tmp_pa
     trainer.fit(task, make_data())
     trainer.save_checkpoint(tmp_path / "task.ckpt")
     again = MulticlassClassification.load_from_checkpoint(tmp_path / "task.ckpt", network=nn.Linear(4, 3))
-    assert again.hparams == {"num_classes": 3, "label_smoothing": 0.1, "class_weights": (1.0, 2.0, 3.0)}
+    assert again.hparams == {
+        "num_classes": 3,
+        "label_smoothing": 0.1,
+        "class_weights": (1.0, 2.0, 3.0),
+        "top_k": 2,
+    }
     assert again.class_weights.tolist() == [1.0, 2.0, 3.0]
     features, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     assert torch.equal(again(features), task(features))

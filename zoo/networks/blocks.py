@@ -73,8 +73,7 @@ class ConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
-        if norm is not None:
-            check_choice("norm", norm, CONV_NORMS)
+        check_choice("norm", norm, CONV_NORMS, or_none=True)
         if padding is None and kernel_size % 2 == 0:
             raise ValueError(f"padding=None keeps the size, which takes an odd kernel_size, got {kernel_size}")
         if padding is not None and padding < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Real
 
 from torch import Tensor
 
@@ -12,14 +13,17 @@ class ShapeError(ValueError):
     """An input whose shape the network cannot take."""
 
 
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: object, choices: Iterable[str], *, or_none: bool = False) -> None:
     """Raise a ``ValueError`` that lists the valid names (nearest first) unless ``value`` is one of them."""
     valid = list(choices)
-    if value in valid:
+    # A string first: an array would be compared with each name element by element.
+    if (isinstance(value, str) and value in valid) or (or_none and value is None):
         return
     nearest = difflib.get_close_matches(str(value), valid, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}{hint}")
+    raise ValueError(
+        f"{name} must be one of {', '.join(map(repr, valid))}{' or None' if or_none else ''}, got {value!r}{hint}"
+    )
 
 
 def check_positive(**values: int) -> None:
@@ -32,8 +36,36 @@ def check_positive(**values: int) -> None:
 def check_fraction(**values: float) -> None:
     """Raise a ``ValueError`` unless every named value lies in [0, 1)."""
     for name, value in values.items():
-        if not 0.0 <= value < 1.0:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value < 1.0:
             raise ValueError(f"{name} must be at least 0 and less than 1, got {value!r}")
+
+
+def check_features(inputs: Tensor, in_features: int) -> Tensor:
+    """``inputs`` as ``(batch, in_features)``, flattened.
+
+    Raises:
+        TypeError: they are no tensor.
+        ShapeError: they hold another number of values a sample, or no floating-point values.
+    """
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"expected a tensor of shape (batch, {in_features}), got {type(inputs).__name__}")
+    got = tuple(inputs.shape)
+    if inputs.ndim < 2:
+        advice = (
+            "; a batch of single numbers is made with inputs.unsqueeze(1)"
+            if in_features == 1
+            else "; a single sample needs a batch dimension, add it with inputs.unsqueeze(0)"
+        )
+        raise ShapeError(f"expected inputs of shape (batch, {in_features}), got {got}{advice if inputs.ndim else ''}")
+    flat = inputs.flatten(1)
+    if flat.shape[1] != in_features:
+        raise ShapeError(
+            f"expected inputs of shape (batch, {in_features}), got {got}, which is {flat.shape[1]} numbers a sample: "
+            f"the network was built with in_features={in_features}"
+        )
+    if not inputs.is_floating_point():
+        raise ShapeError(f"expected floating-point inputs, got {inputs.dtype}: convert and scale them first")
+    return flat
 
 
 def check_batch(images: Tensor, expected: str) -> None:

@@ -82,8 +82,8 @@ class ConvNet(nn.Module):
             check_positive(hidden=hidden)
             head += [nn.Linear(features, hidden), make_activation(activation)]
             features = hidden
-        if dropout > 0.0:
-            head.append(nn.Dropout(dropout))
+        # A place of its own even where there is none, so that weights keep their names whatever the dropout.
+        head.append(nn.Dropout(dropout) if dropout > 0.0 else nn.Identity())
         self.head = nn.Sequential(*head, nn.Linear(features, num_classes))
         self.to(memory_format=torch.channels_last)
 

@@ -1,7 +1,20 @@
 """Tasks: a network of any kind with its loss, metrics, optimizer and schedule."""
 
 from zoo.tasks.base import TargetError, Task
+from zoo.tasks.binary import BinaryClassification, BinaryPrediction
+from zoo.tasks.from_scratch import GradientDescentRegression
 from zoo.tasks.multiclass import ClassPrediction, MulticlassClassification
+from zoo.tasks.regression import Regression
 from zoo.tasks.training_loss import NonFiniteLossError
 
-__all__ = ["ClassPrediction", "MulticlassClassification", "NonFiniteLossError", "TargetError", "Task"]
+__all__ = [
+    "BinaryClassification",
+    "BinaryPrediction",
+    "ClassPrediction",
+    "GradientDescentRegression",
+    "MulticlassClassification",
+    "NonFiniteLossError",
+    "Regression",
+    "TargetError",
+    "Task",
+]

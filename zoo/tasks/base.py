@@ -44,13 +44,13 @@ class Task(LightningModule):
 
     Args:
         network: any module that maps the inputs of a batch to outputs.
-        metrics: by name, each updated with ``(outputs, targets)``; cloned for validation and test.
+        metrics: by name, each updated with what :meth:`metric_inputs` makes of outputs and targets; cloned for
+            validation and test.
         optimizer: makes the optimizer from parameters, such as ``functools.partial(torch.optim.SGD, lr=0.1)``;
             ``None`` is AdamW with torch's defaults (lr 1e-3).
         scheduler: makes a learning-rate schedule from the optimizer, such as :class:`zoo.optim.OneCycle`; ``None``
             keeps the rate constant. The schedules of :mod:`zoo.optim` step once an optimizer step and are told the
-            run's length, those of torch step once an epoch; ``lightning.pytorch.cli.ReduceLROnPlateau`` brings its
-            own ``monitor``.
+            run's length, those of torch step once an epoch, :class:`zoo.optim.Plateau` after each validation.
 
     Raises:
         TypeError: a network that is no module, or a hyperparameter that a checkpoint could not bring back.
@@ -85,7 +85,9 @@ class Task(LightningModule):
         self._training_loss = TrainingLoss()
         self.train_loss_epoch = MeanMetric()
         # compute_groups would merge metrics by comparing their states, which costs more than it saves here.
-        stage_metrics = MetricCollection({"loss": MeanMetric(), **metrics}, compute_groups=False)
+        # NaN stays NaN: by default a mean leaves it out, and the loss of a broken model would look like a good one's.
+        loss = MeanMetric(nan_strategy=math.nan)
+        stage_metrics = MetricCollection({"loss": loss, **metrics}, compute_groups=False)
         self.val_metrics = stage_metrics.clone(prefix="val/")
         self.test_metrics = stage_metrics.clone(prefix="test/")
 
@@ -105,6 +107,16 @@ class Task(LightningModule):
     @abstractmethod
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
         """Raise :class:`TargetError` for targets that do not fit the task; must not wait for a GPU."""
+
+    # ------------------------------------------------------------------ what a subclass may define otherwise
+
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What the metrics are updated with; outputs and targets as they are, unless a subclass says otherwise."""
+        return outputs, targets
+
+    def optimizer_parameters(self) -> list[Any]:
+        """What the optimizer is made with: parameters, or parameter groups."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     # ------------------------------------------------------------------ steps
 
@@ -139,11 +151,12 @@ class Task(LightningModule):
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         outputs, targets, loss = self._shared_step(batch)
+        seen, expected = self.metric_inputs(outputs, targets)
         for name, metric in metrics.items(keep_base=True, copy_state=False):
             if name == "loss":
                 metric.update(loss, weight=len(outputs))
             else:
-                metric.update(outputs, targets)
+                metric.update(seen, expected)
 
     # ------------------------------------------------------------------ epochs
 
@@ -173,8 +186,12 @@ class Task(LightningModule):
     def _start_evaluation(metrics: MetricCollection) -> None:
         # Lightning resets metrics when it has read them; in inference mode, whose tensors a later fit may not change.
         metrics.reset()
-        # A module in half precision takes its metrics along, and a sum over an epoch needs more digits than that.
-        metrics["loss"].set_dtype(torch.float32)
+        for metric in metrics.values(copy_state=False):
+            # A module in half precision takes its metrics along, and a sum over an epoch needs more digits than that.
+            # Asked of the states: what a metric says of its dtype is wrong once it has been moved to a device.
+            dtypes = {state.dtype for state in metric.metric_state.values() if isinstance(state, Tensor)}
+            if dtypes & {torch.float16, torch.bfloat16}:
+                metric.to(torch.float32)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
@@ -190,7 +207,7 @@ class Task(LightningModule):
     # ------------------------------------------------------------------ optimizer and schedule
 
     def configure_optimizers(self) -> Any:
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        parameters = self.optimizer_parameters()
         optimizer = torch.optim.AdamW(parameters) if self._optimizer is None else self._optimizer(parameters)
         scheduler = None if self._scheduler is None else self._scheduler(optimizer)
         self._optimizer_settings = optimizer_settings(optimizer)
@@ -206,6 +223,8 @@ class Task(LightningModule):
             config["interval"] = "step"
         if hasattr(scheduler, "monitor"):
             config["monitor"] = scheduler.monitor
+            # There is something new to look at only after a validation.
+            config["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def _check_same_classes(self) -> None:

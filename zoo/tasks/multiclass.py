@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
 from zoo.tasks.base import Batch, TargetError, Task
 
@@ -24,13 +25,19 @@ class ClassPrediction(NamedTuple):
 
 
 class MulticlassClassification(Task):
-    """Cross-entropy over ``num_classes`` logits; ``{val,test}/accuracy`` is the share of samples that are right.
+    """Cross-entropy over ``num_classes`` logits.
+
+    Beside the loss ``{val,test}/accuracy``, the share of samples that are right; ``f1``, the mean over the classes of
+    their F1 scores; ``top2_accuracy`` (or another ``top_k``), the share whose class is among the most probable; and
+    ``ece``, the expected calibration error, by how much the probability of the predicted class differs from the share
+    that is right, in 15 bins (Guo et al. 2017).
 
     Args:
         network: maps inputs to logits ``(batch, num_classes)``; any module.
         num_classes: number of classes, at least 2.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1) (Szegedy et al. 2016).
-        class_weights: weight of each class in the loss, ``num_classes`` numbers, or ``None``.
+        class_weights: weight of each class in the loss, ``num_classes`` numbers of at least 0, or ``None``.
+        top_k: how many of the most probable classes count for the top-k accuracy, from 2 to ``num_classes``.
         optimizer: see :class:`Task`.
         scheduler: see :class:`Task`.
 
@@ -51,6 +58,7 @@ class MulticlassClassification(Task):
         num_classes: int,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        top_k: int = 2,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -60,10 +68,23 @@ class MulticlassClassification(Task):
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {label_smoothing!r}")
         if class_weights is not None and len(class_weights) != num_classes:
             raise ValueError(f"class_weights must hold {num_classes} numbers, one a class, got {len(class_weights)}")
+        if class_weights is not None and not (
+            all(0.0 <= weight < math.inf for weight in class_weights) and any(weight > 0.0 for weight in class_weights)
+        ):
+            raise ValueError(f"class_weights must be at least 0, one of them greater, got {class_weights!r}")
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or not 2 <= top_k <= num_classes:
+            raise ValueError(f"top_k must be an integer from 2 to num_classes={num_classes}, got {top_k!r}")
         super().__init__(
             network=network,
             # The targets are checked once for all metrics, in check_targets.
-            metrics={"accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)},
+            metrics={
+                "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+                "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
+                f"top{top_k}_accuracy": MulticlassAccuracy(
+                    num_classes, average="micro", top_k=top_k, validate_args=False
+                ),
+                "ece": MulticlassCalibrationError(num_classes, validate_args=False),
+            },
             optimizer=optimizer,
             scheduler=scheduler,
         )
@@ -106,6 +127,11 @@ class MulticlassClassification(Task):
                     f"label {wrong} is outside 0..{self.num_classes - 1}: num_classes={self.num_classes} does not fit "
                     "the data"
                 )
+
+    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        # Probabilities, because a metric can only guess what it is given: logits that happen to lie between 0 and 1 it
+        # would take for them. Never quite 1, for which the calibration error has a bin of its own beside the 15.
+        return outputs.softmax(dim=1).clamp(max=1.0 - torch.finfo(outputs.dtype).eps), targets
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> ClassPrediction:
         inputs = batch if isinstance(batch, Tensor) else batch[0]
