@@ -5,16 +5,30 @@ from datamodules.base import InMemoryDataModule, Split, Splits, TensorDataModule
 from datamodules.errors import DataError
 from datamodules.loader import BatchLoader
 from datamodules.mnist import FallbackWarning, MNISTDataModule
+from datamodules.synthetic import (
+    GaussianBlobsDataModule,
+    LinearDataModule,
+    MoonsDataModule,
+    PolynomialDataModule,
+    SyntheticDataModule,
+    XORDataModule,
+)
 
 __all__ = [
     "BatchLoader",
     "DataError",
     "FallbackWarning",
+    "GaussianBlobsDataModule",
     "InMemoryDataModule",
+    "LinearDataModule",
     "MNISTDataModule",
+    "MoonsDataModule",
+    "PolynomialDataModule",
     "RandomAffine",
     "RandomShift",
     "Split",
     "Splits",
+    "SyntheticDataModule",
     "TensorDataModule",
+    "XORDataModule",
 ]

@@ -15,8 +15,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Generator, Tensor
 
-from datamodules.errors import DataError
-from datamodules.loader import Augment, BatchLoader, check_batch_size
+from datamodules.errors import DataError, check_positive
+from datamodules.loader import Augment, BatchLoader
 
 ArrayLike = Tensor | npt.NDArray[Any]
 
@@ -105,8 +105,7 @@ class InMemoryDataModule(LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        check_batch_size(batch_size)
-        check_batch_size(eval_batch_size)
+        check_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.standardize = standardize
@@ -147,6 +146,11 @@ class InMemoryDataModule(LightningDataModule):
             raise DataError(
                 f"the training split has {len(splits.train)} samples, fewer than one batch of {self.batch_size}: "
                 f"lower batch_size to at most {len(splits.train)}, or use more data"
+            )
+        if self.num_classes is not None and len(splits.train) < self.num_classes:
+            raise DataError(
+                f"the training split has {len(splits.train)} samples, fewer than the {self.num_classes} classes: use "
+                "more data"
             )
         if self.standardize:
             self.mean, self.std = feature_statistics(splits.train.features)

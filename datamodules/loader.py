@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 from torch import Generator, Tensor
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, check_positive
 
 Preprocess = Callable[[Tensor], Tensor]
 """Works on the features of a whole batch, such as a normalisation."""
@@ -73,7 +73,7 @@ class BatchLoader:
         preprocess: Preprocess | None = None,
         device: torch.device | None = None,
     ) -> None:
-        check_batch_size(batch_size)
+        check_positive(batch_size=batch_size)
         if len(features) != len(targets):
             raise DataError(f"there are {len(features)} features but {len(targets)} targets: each sample needs both")
         if len(features) == 0:
@@ -166,12 +166,6 @@ class BatchLoader:
         # Drawn on the CPU, so that every device sees the same order.
         generator = Generator().manual_seed(_mix(self.seed, epoch))
         return torch.randperm(len(self.features), generator=generator).to(self.features.device)
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Raise a :class:`DataError` unless ``batch_size`` is an integer of at least 1."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise DataError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
 
 
 def _world() -> tuple[int, int]:

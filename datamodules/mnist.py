@@ -62,6 +62,7 @@ class MNISTDataModule(InMemoryDataModule):
             :data:`datamodules.loader.Augment`), or ``None``.
         drop_last: leave out the last training batch of an epoch if it is not full.
         seed: of the split, the order and the augmentation; ``None`` takes that of ``seed_everything``, else 0.
+        one_hot: targets as ``(samples, 10)`` float32, one where the class is and zero elsewhere, for a regression.
 
     Raises:
         DataError: from the constructor, a value out of range; from ``setup``, data that are missing or damaged.
@@ -81,6 +82,7 @@ class MNISTDataModule(InMemoryDataModule):
         augment: AugmentName | Augment | None = None,
         drop_last: bool = True,
         seed: int | None = None,
+        one_hot: bool = False,
     ) -> None:
         _check_choice("dataset", dataset, DATASETS)
         _check_choice("source", source, SOURCES)
@@ -102,6 +104,7 @@ class MNISTDataModule(InMemoryDataModule):
         self.source = source
         self.val_size = val_size
         self.image_size = image_size
+        self.one_hot = one_hot
         self.dataset_name: str = dataset
         self._prepared: tuple[Split, Split] | None = None
         # Plain values only: they are saved in every checkpoint.
@@ -115,6 +118,7 @@ class MNISTDataModule(InMemoryDataModule):
                 "val_size": val_size,
                 "image_size": image_size,
                 "augment": augment if augment is None or isinstance(augment, str) else type(augment).__name__,
+                "one_hot": one_hot,
                 "drop_last": drop_last,
                 "seed": self.seed,
             },
@@ -140,7 +144,8 @@ class MNISTDataModule(InMemoryDataModule):
         return Splits(*(self._sized(split) for split in (rest, val, test)))
 
     def _sized(self, split: Split) -> Split:
-        return Split(resize(split.features, self.image_size), split.targets)
+        targets = functional.one_hot(split.targets, self.num_classes).float() if self.one_hot else split.targets
+        return Split(resize(split.features, self.image_size), targets)
 
     def _raw(self) -> tuple[Split, Split]:
         """Training and test set, ``(samples, 1, 28, 28)`` uint8 and ``(samples,)`` int64."""

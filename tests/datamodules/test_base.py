@@ -13,7 +13,7 @@ def numbers(samples, *shape, seed=0, mean=0.0, std=1.0):
 
 def counted(samples=100, **arguments):
     """A module whose targets count the samples; the features are ten times that."""
-    targets = torch.arange(samples)
+    targets = torch.arange(float(samples))
     return TensorDataModule(targets.unsqueeze(1) * 10.0, targets, **{"batch_size": 8, **arguments})
 
 
@@ -319,11 +319,11 @@ def test_target_that_is_no_number_is_refused_with_its_place():
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_sample_with_a_number_that_is_none_is_counted_as_it_was_given(name):
     clean = ready(counted(seed=0))
-    sample = getattr(clean.splits, name).targets[2]
+    sample = getattr(clean.splits, name).targets[2].long()
     features = torch.arange(100.0)
     features[sample] = float("nan")
     with pytest.raises(DataError, match=rf"features of the data hold nan in sample {int(sample)}\b"):
-        TensorDataModule(features, torch.arange(100), batch_size=8, seed=0).setup()
+        TensorDataModule(features, torch.arange(100.0), batch_size=8, seed=0).setup()
 
 
 def test_double_beyond_single_precision_is_refused():
@@ -444,7 +444,7 @@ def test_second_setup_keeps_the_splits():
 
 
 def test_given_data_are_not_changed():
-    features, targets = numbers(100, 2, mean=3), torch.arange(100)
+    features, targets = numbers(100, 2, mean=3), torch.arange(100.0)
     before = features.clone()
     module = TensorDataModule(features, targets, test=(features, targets), standardize=True, batch_size=8)
     module.setup()
@@ -532,3 +532,17 @@ def test_subclass_gets_loaders_from_its_splits():
     module = ready(Given(Splits(part(30), part(20), part(10)), batch_size=10, eval_batch_size=4))
     loaders = (module.train_dataloader(), module.val_dataloader(), module.test_dataloader())
     assert [len(loader) for loader in loaders] == [3, 5, 3]
+
+
+@pytest.mark.parametrize(("classes", "drop_last"), [(81, True), (81, False), (100, True)])
+def test_fewer_samples_than_classes_are_refused(classes, drop_last):
+    module = TensorDataModule(numbers(100, 2), torch.arange(100) % classes, batch_size=8, drop_last=drop_last)
+    with pytest.raises(
+        DataError, match=f"^the training split has 80 samples, fewer than the {classes} classes: use more"
+    ):
+        module.setup()
+
+
+def test_as_many_samples_as_classes_will_do():
+    module = ready(TensorDataModule(numbers(100, 2), torch.arange(100) % 80, batch_size=8))
+    assert (module.num_classes, len(module.splits.train)) == (80, 80)

@@ -177,10 +177,11 @@ def test_augmentation_of_ones_own():
 
 
 def test_hyperparameters_make_the_same_module_again():
-    module = MNISTDataModule("elsewhere", "KMNIST", "local", 10, 20, 0.1, 32, "shift", False, 5)
+    module = MNISTDataModule("elsewhere", "KMNIST", "local", 10, 20, 0.1, 32, "shift", False, 5, True)
     again = MNISTDataModule(**module.hparams)
     assert dict(again.hparams) == dict(module.hparams)
     assert (again.batch_size, again.eval_batch_size, again.image_size, again.seed) == (10, 20, 32, 5)
+    assert again.one_hot is True
 
 
 def test_hyperparameters_are_plain_values():
@@ -508,6 +509,22 @@ def test_digits_asked_for_are_no_surprise_and_leave_no_trace(tmp_path, digits, s
     assert module.description == digits.description
     assert torch.equal(module.splits.val.features, digits.splits.val.features)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_one_hot_targets_are_one_where_the_class_is():
+    labels, vectors = (MNISTDataModule(dataset="digits", seed=0, one_hot=one_hot) for one_hot in (False, True))
+    labels.setup()
+    vectors.setup()
+    assert vectors.description == labels.description
+    for name in ("train", "val", "test"):
+        ours, theirs = getattr(vectors.splits, name), getattr(labels.splits, name)
+        assert torch.equal(ours.features, theirs.features)
+        assert ours.targets.shape == (len(theirs), 10)
+        assert torch.equal(ours.targets, torch.eye(10)[theirs.targets])
+    features, classes = next(iter(labels.train_dataloader()))
+    same_features, targets = next(iter(vectors.train_dataloader()))
+    assert torch.equal(same_features, features)
+    assert (targets.dtype, targets.argmax(dim=1).tolist()) == (torch.float32, classes.tolist())
 
 
 def test_digits_are_the_same_each_time():
