@@ -29,6 +29,8 @@ def explain(message: str, options: Iterable[str]) -> str:
         return _unknown_option(found[1].split()[0].partition("=")[0], known)
     if found := re.search(r"(?:Key|Group) '([^']*)' (?:does not accept|is not expected).*?(?:'([^']*)')?$", message):
         return _unknown_option("--" + ".".join(part for part in found.groups() if part), known)
+    if found := re.search(r'Linked "([^"]*)" must be given via "([^"]*)"', message):
+        return f"--{found[1]} takes its value from --{found[2]}: give that instead"
     key = _first(r'Parser key "([^"]*)"', message)
     if key is None and (name := _first(r"Option '([^']*)' is not accepted", message)):
         return _unknown_option(f"--{name}", known)

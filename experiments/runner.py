@@ -25,6 +25,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import experiments
 from datamodules import DataError
 from experiments import run_directory
+from experiments.claims import Claim, hold
 from experiments.cli_errors import UsageError, explain
 from experiments.console import quiet
 from experiments.resume import Resumed, differences, find_resumed, option_values, relocate
@@ -59,6 +60,7 @@ EXPECTED_ERRORS = (
     ShapeError,
     TargetError,
     UnknownLengthError,
+    MisconfigurationException,
     OSError,
 )
 """Errors that say what is wrong in a sentence; on the command line nobody needs their traceback."""
@@ -75,8 +77,13 @@ class Experiment:
         data: the data module.
         defaults: values of options other than their defaults, by option name without ``--``; for an optimizer or a
             schedule ``{"class_path": ..., "init_args": {...}}``.
+        links: options of the model that take the value of an option of the data, so that one is enough; by the latter.
         monitor: what the best checkpoint is best at, a validation metric.
         mode: whether more (``"max"``) or less (``"min"``) of it is better.
+        select: which checkpoint is tested: ``"best"``, by ``monitor``, or ``"last"``, for a problem that is solved to
+            the end, where a luckier validation of an earlier step would be no better model.
+        claims: what the run is held against.
+        examine: more figures for the report, from the tested model, its data, and the trainer; by name.
     """
 
     name: str
@@ -84,8 +91,12 @@ class Experiment:
     model: type[Task]
     data: type[LightningDataModule]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     monitor: str = "val/accuracy"
     mode: Literal["min", "max"] = "max"
+    select: Literal["best", "last"] = "best"
+    claims: Sequence[Claim] = ()
+    examine: Callable[[Any, Any, Trainer], dict[str, float]] | None = None
 
 
 class ExperimentCLI(LightningCLI):
@@ -153,6 +164,8 @@ class ExperimentCLI(LightningCLI):
             if self._names_class(option):
                 defaults.pop(option, None)
         parser.set_defaults(defaults)
+        for source, target in self.experiment.links.items():
+            parser.link_arguments(source, target)
 
     def _names_class(self, option: str) -> bool:
         """Whether the command line, or a configuration file on it, names the class of an option itself."""
@@ -300,7 +313,7 @@ class ExperimentCLI(LightningCLI):
             "enable_version_counter": False,
         }
         self.last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
-        if config.limit_val_batches == 0:
+        if config.limit_val_batches == 0 or self.experiment.select == "last":
             return [self.last]
         monitor, mode = self.experiment.monitor, self.experiment.mode
         self.best = ModelCheckpoint(
@@ -376,7 +389,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
         args: the command line; ``None`` is an empty one.
 
     Returns:
-        The test metrics, such as ``{"test/accuracy": 0.994, "test/loss": 0.018}``.
+        The test metrics, such as ``{"test/accuracy": 0.994, "test/loss": 0.018}``, and what the experiment examines.
 
     Raises:
         SystemExit: after one line on stderr; with code 2 for a command line that cannot be used, 130 after Ctrl-C, 143
@@ -409,8 +422,8 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
                 if isinstance(logger, ResilientWandbLogger):
                     logger.finish(exit_code)
         if cli.trainer.is_global_zero:
-            print(closing(cli.directory, summary, cli.loggers), flush=True)
-    return {name: value for name, value in summary.items() if name.startswith("test/")}
+            print(closing(cli.directory, summary, cli.experiment.claims, cli.loggers), flush=True)
+    return {**{name: value for name, value in summary.items() if name.startswith("test/")}, **summary["examined"]}
 
 
 def launch(main: Callable[[list[str]], object]) -> NoReturn:
@@ -419,7 +432,7 @@ def launch(main: Callable[[list[str]], object]) -> NoReturn:
         main(sys.argv[1:])
     except EXPECTED_ERRORS as error:
         if getattr(rank_zero_only, "rank", 0) == 0:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from error
     raise SystemExit(0)
 
@@ -444,6 +457,7 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
     test_started = time.perf_counter()
     if trainer.global_step == 0:
         raise RunError("not a single training step was taken: raise --trainer.max_epochs or the training data's limits")
+    epochs, steps = trainer.current_epoch, trainer.global_step
     checkpoint = cli.checkpoint
     [metrics] = trainer.test(
         model,
@@ -452,14 +466,17 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
         weights_only=True,
         verbose=False,
     )
+    examined = _examine(cli)
     done = time.perf_counter()
     summary = {
         "experiment": cli.experiment.name,
         **data_facts(data),
         "seed": cli.config.seed_everything,
         **{name: float(value) for name, value in metrics.items()},
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
+        "examined": examined,
+        **hold(cli.experiment.claims, {**metrics, **examined}, data, whole_test=trainer.limit_test_batches == 1.0),
+        "epochs": epochs,
+        "steps": steps,
         "seconds": {
             "total": round(done - started, 3),
             "fit": round(test_started - fit_started, 3),
@@ -473,6 +490,44 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
     if trainer.is_global_zero:
         write_summary(cli.directory, summary)
     return summary
+
+
+def _examine(cli: ExperimentCLI) -> dict[str, float]:
+    if cli.experiment.examine is None:
+        return {}
+    # Whatever is drawn there shall not depend on how the run came here.
+    torch.manual_seed(cli.config.seed_everything if not isinstance(cli.config.seed_everything, bool) else 0)
+    figures = cli.experiment.examine(cli.model, cli.datamodule, cli.trainer)
+    for logger in cli.trainer.loggers:
+        logger.log_metrics(figures, cli.trainer.global_step)
+        logger.save()
+    return figures
+
+
+def train_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> dict[str, float]:
+    """Train another task on the same data for as long as the run did, and return its test metrics.
+
+    Nothing of it is tracked or kept: it is for comparisons within one report.
+    """
+    beside = Trainer(
+        accelerator=trainer.accelerator,
+        devices=1,
+        precision=trainer.precision,
+        max_epochs=-1,
+        max_steps=trainer.global_step,  # of the run as it was: its own limits do not say how soon patience ended it
+        accumulate_grad_batches=trainer.accumulate_grad_batches,
+        limit_train_batches=trainer.limit_train_batches,
+        limit_test_batches=trainer.limit_test_batches,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[StepSeeding()],
+    )
+    beside.fit(task, datamodule=data)
+    [metrics] = beside.test(task, datamodule=data, verbose=False)
+    return {name.removeprefix("test/"): float(value) for name, value in metrics.items()}
 
 
 class _Opening(Callback):

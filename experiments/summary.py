@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from experiments import run_directory
+from experiments.claims import Claim, report
 from zoo.hardware import device_name
 from zoo.tracking import ResilientWandbLogger
 
@@ -25,8 +27,17 @@ def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
     """Write ``summary.json`` in one piece."""
     path = directory / run_directory.SUMMARY
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    beside.write_text(json.dumps(_as_json(summary), indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def _as_json(value: Any) -> Any:
+    """``None`` for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def circumstances(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
@@ -72,13 +83,16 @@ def opening(data: object, model: LightningModule, trainer: Trainer) -> str:
     )
 
 
-def closing(directory: Path, summary: Mapping[str, Any], loggers: Iterable[Logger]) -> str:
+def closing(directory: Path, summary: Mapping[str, Any], claims: Sequence[Claim], loggers: Iterable[Logger]) -> str:
     """The result, the time, the checkpoint, and how to see the run, a line each."""
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in summary.items() if name.startswith("test/"))
+    examined = ", ".join(f"{name} {value:.4g}" for name, value in summary["examined"].items())
     seconds = summary["seconds"]
     checkpoint = summary["checkpoint"]
     lines = [
         f"result    {metrics} (dataset: {summary['dataset']})",
+        *([f"examined  {examined}"] if examined else []),
+        *report(claims, summary),
         f"time      {seconds['total']:.1f} s in all: fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s",
         f"model     {_relative(Path(checkpoint)) if checkpoint else 'no checkpoint was kept'}",
         f"run       {_relative(directory)}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}",

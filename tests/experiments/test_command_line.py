@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from conftest import REPOSITORY, SHORT
 
 from experiments import mnist_cnn
 from experiments.__main__ import list_experiments
+from experiments.runner import launch
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,81 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_two(args, parts, configs
         assert part in err
     assert out == ""
     assert not Path("runs").exists() or not list(Path("runs").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "args", "parts"),
+    [
+        ("robust_regression", ["--model.loss", "hubr"], ["loss", "'hubr'", "did you mean 'huber'"]),
+        ("robust_regression", ["--model.huber_delta", "0"], ["huber_delta", "positive", "0"]),
+        ("robust_regression", ["--model.in_features", "3"], ["model.in_features", "data.num_features"]),
+        ("robust_regression", ["--data.outlier_share", "1.0"], ["outlier_share", "less than 1", "1.0"]),
+        ("linear_regression", ["--data.noise", "-1"], ["noise", "from 0", "-1.0"]),
+        ("linear_regression", ["--data.num_samples", "0"], ["num_samples", "at least 1", "0"]),
+        ("linear_regression", ["--data.noize", "1"], ["--data.noize", "did you mean --data.noise?"]),
+        ("linear_regression", ["--model.init", "xavir"], ["init", "'xavir'", "did you mean 'xavier'"]),
+        ("linear_regression_from_scratch", ["--model.lr", "0"], ["lr", "positive", "0"]),
+        ("linear_regression_from_scratch", ["--model.optimizer.lr", "0.1"], ["unknown option --model.optimizer.lr"]),
+        ("polynomial_regression", ["--model.degree", "0"], ["degree", "at least 1", "0"]),
+        ("polynomial_regression", ["--data.low", "4"], ["low", "less than high", "4"]),
+        ("polynomial_regression", ["--model.domain", "[3,-3]"], ["domain", "the lower one first"]),
+        ("xor", ["--model.hidden", "[]"], ["hidden", "at least one layer"]),
+        ("xor", ["--model.hidden", "[0]"], ["hidden", "at least 1", "0"]),
+        ("xor", ["--model.init", "xavir"], ["init", "'xavir'", "did you mean 'xavier'"]),
+        ("xor", ["--model.threshold", "1"], ["threshold", "less than 1"]),
+        ("xor", ["--data.noise", "-1"], ["noise", "from 0", "-1.0"]),
+        ("binary_moons", ["--model.activation", "rleu"], ["activation", "'rleu'", "did you mean 'relu'"]),
+        ("binary_moons", ["--model.scheduler", "Platau"], ["--model.scheduler", "Platau", "zoo.optim.Plateau"]),
+        ("binary_moons", ["--data.num_samples", "many"], ["--data.num_samples", "int", "'many'"]),
+        ("multiclass_blobs", ["--model.norm", "grp"], ["norm", "'batch', 'layer' or None", "'grp'"]),
+        ("multiclass_blobs", ["--model.dropout", "1.0"], ["dropout", "less than 1", "1.0"]),
+        ("multiclass_blobs", ["--model.num_classes", "7"], ["model.num_classes", "data.num_classes"]),
+        ("multiclass_blobs", ["--data.num_classes", "1"], ["num_classes", "at least 2", "1"]),
+        ("multiclass_blobs", ["--model.gradient_clip_val", "0"], ["gradient_clip_val", "greater than 0"]),
+        ("mnist_softmax", ["--model.hidden", "[5]"], ["unknown option --model.hidden"]),
+        ("mnist_mlp", ["--model.label_smoothing", "1"], ["label_smoothing", "less than 1"]),
+        ("mnist_lenet", ["--model.activation", "tahn"], ["activation", "'tahn'", "did you mean 'tanh'"]),
+        ("mnist_lenet_mse", ["--model.loss", "mes"], ["loss", "'mes'", "did you mean 'mse'"]),
+    ],
+)
+def test_every_experiment_answers_in_one_line(experiment, args, parts, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(f"experiments.{experiment}").main([*args, "--tracking", "csv"])
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    for part in parts:
+        assert part in err
+    assert out == ""
+    assert not Path("runs").exists() or not list(Path("runs").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "args", "parts"),
+    [
+        ("xor", ["--model.scheduler", "Plateau", "--trainer.limit_val_batches", "0"], ["val/loss", "not available"]),
+        ("linear_regression_from_scratch", ["--trainer.gradient_clip_val", "1"], ["clip", "manual"]),
+        ("xor", ["--model.in_features", "3"], ["(batch, 3)", "(50, 2)", "in_features=3"]),
+        ("linear_regression", ["--data.num_features", "3"], ["(batch, 1)", "in_features=1"]),
+        ("linear_regression", ["--data.num_samples", "100"], ["70 samples", "fewer than one batch", "batch_size"]),
+        ("linear_regression", ["--model.optimizer.lr", "1e30"], ["loss", "step"]),
+        ("linear_regression", ["--model.out_features", "2"], ["targets must have the shape", "(4000, 2)"]),
+        ("mnist_softmax", ["--data.dataset", "digits", "--data.image_size", "32"], ["784", "1024"]),
+    ],
+)
+def test_what_only_shows_in_the_run_is_one_line_and_exit_code_one(experiment, args, parts, monkeypatch, capsys):
+    main = importlib.import_module(f"experiments.{experiment}").main
+    monkeypatch.setattr(sys, "argv", [experiment, *args, "--tracking", "csv", "--run_dir", "run"])
+    with pytest.raises(SystemExit) as stopped:
+        launch(main)
+    assert stopped.value.code == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    for part in parts:
+        assert part in err
+    assert not Path("run/summary.json").exists()
 
 
 def config_after(*args):
@@ -158,6 +235,20 @@ def test_listing_imports_nothing_heavy():
 
 def test_every_experiment_has_a_line():
     experiments = list_experiments()
-    assert "mnist_cnn" in experiments
+    assert experiments.keys() == {
+        *("linear_regression", "linear_regression_from_scratch", "multiple_regression", "polynomial_regression"),
+        *("robust_regression", "xor", "binary_moons", "multiclass_blobs"),
+        *("mnist_softmax", "mnist_mlp", "mnist_regularized_mlp", "mnist_lenet", "mnist_lenet_mse", "mnist_cnn"),
+    }
     assert all(len(line) > 10 for line in experiments.values())
-    assert "runner" not in experiments
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_an_experiment_is_named_after_its_file(name):
+    module = importlib.import_module(f"experiments.{name}")
+    experiment = module.EXPERIMENT
+    assert experiment.name == name
+    assert experiment.doc == module.__doc__
+    for source, target in experiment.links.items():
+        assert source.startswith("data.")
+        assert target.startswith("model.")

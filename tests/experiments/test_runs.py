@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ from conftest import REPOSITORY, SHORT
 from torchvision import datasets
 
 from datamodules import DataError
-from experiments import mnist_cnn
+from experiments import linear_regression_from_scratch, mnist_cnn, multiclass_blobs, robust_regression, xor
 from experiments.runner import RunError
 from zoo import NonFiniteLossError, TargetError
 from zoo.callbacks import StepSeeding
@@ -79,6 +80,48 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(monkeypatch, read_wandb, 
     assert {Path(part).name for part in upload.split()[-len(parts) :]} == parts
     assert first["run_id"] == second["run_id"]
     assert (first["exit_code"], second["exit_code"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "batch"),
+    [
+        # Linked options, the last checkpoint tested, and a rival beside it.
+        (robust_regression, ["--data.num_features", "3", "--data.num_samples", "2000", "--data.batch_size", "200"], 17),
+        # Linked options, the best checkpoint tested, dropout and norms.
+        (multiclass_blobs, ["--data.num_classes", "3", "--data.num_samples", "2000", "--data.batch_size", "200"], 17),
+        (xor, ["--data.num_samples", "500"], 17),
+        # No optimizer that could be restored; and steps that nobody but the task counts.
+        (linear_regression_from_scratch, ["--data.num_samples", "2000", "--data.batch_size", "200"], 17),
+        (linear_regression_from_scratch, ["--data.num_samples", "2000", "--data.batch_size", "1400"], 3),
+    ],
+)
+def test_every_experiment_resumes_to_the_bit_and_runs_again_from_its_config(experiment, options, batch, monkeypatch):
+    args = [*options, "--trainer.max_epochs", "5", "--tracking", "csv"]
+    whole = experiment.main([*args, "--run_dir", "whole"])
+    with monkeypatch.context() as patch:
+        kill_at(patch, batch)
+        with pytest.raises(KilledError):
+            experiment.main([*args, "--run_dir", "broken"])
+    assert torch.load("broken/checkpoints/last.ckpt", weights_only=True)["epoch"] < 4
+    resumed = experiment.main(["--resume", "last", "--run_dir", "broken"])
+    again = experiment.main(["--config", "whole/config.yaml", "--run_dir", "again"])
+    for name, metrics in (("broken", resumed), ("again", again)):
+        assert metrics == whole
+        expected, got = weights("whole/checkpoints/last.ckpt"), weights(f"{name}/checkpoints/last.ckpt")
+        assert expected.keys() == got.keys()
+        assert all(torch.equal(expected[key], got[key]) for key in expected)
+        for file in ("metrics.csv", "config.yaml"):
+            assert Path(f"whole/{file}").read_text() == Path(f"{name}/{file}").read_text()
+        first, second = (json.loads(Path(f"{run}/summary.json").read_text()) for run in ("whole", name))
+        for key in ("claims", "examined", "limit", "distance_to_limit", "epochs", "steps"):
+            assert first[key] == second[key]
+
+
+def test_a_linked_option_given_anew_on_resume_is_refused_in_a_sentence():
+    args = ["--data.num_samples", "2000", "--data.batch_size", "200", "--trainer.max_epochs", "1", "--tracking", "csv"]
+    robust_regression.main([*args, "--run_dir", "a"])
+    with pytest.raises(CheckpointError, match=r"does not fit the model.*in_features was 10"):
+        robust_regression.main(["--resume", "a", "--trainer.max_epochs", "2", "--data.num_features", "3"])
 
 
 def test_resume_takes_the_newest_run_and_the_command_line_wins(capsys):

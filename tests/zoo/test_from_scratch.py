@@ -166,7 +166,7 @@ def test_neither_goes_on_with_the_others_run(make_trainer, tmp_path, first, seco
 def test_a_scaled_loss_is_refused(make_trainer):
     # On a GPU "16-mixed" brings the scaler; nobody would take the scale out of the gradients again.
     scaler = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
-    with pytest.raises(ValueError, match="precision 16-mixed scales the loss for an optimizer"):
+    with pytest.raises(MisconfigurationException, match="precision 16-mixed scales the loss for an optimizer"):
         make_trainer(max_epochs=1, plugins=[scaler]).fit(LinearRegressorFromScratch(3, 2), make_data())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from zoo.tasks.base import Batch
@@ -23,7 +24,8 @@ class GradientDescentRegression(Regression):
         huber_delta: see there.
 
     Raises:
-        ValueError: a value out of range, an unknown loss, or, in a run, a precision with a gradient scaler.
+        ValueError: a value out of range, or an unknown loss.
+        MisconfigurationException: in a run, for a precision with a gradient scaler.
         TargetError: see :class:`Regression`.
     """
 
@@ -36,7 +38,7 @@ class GradientDescentRegression(Regression):
 
     def configure_optimizers(self) -> Any:
         if self.trainer.scaler is not None:
-            raise ValueError(
+            raise MisconfigurationException(
                 f"precision {self.trainer.precision} scales the loss for an optimizer that takes the scale out again, "
                 "and here is none: use 32-true or bf16-mixed"
             )

@@ -1,0 +1,44 @@
+"""LeNet-5 reads MNIST.
+
+TO BE MEASURED
+"""
+
+from __future__ import annotations
+
+from datamodules import MNISTDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run
+from zoo import LeNet5Classifier
+
+EXPERIMENT = Experiment(
+    name="mnist_lenet",
+    doc=__doc__,
+    model=LeNet5Classifier,
+    data=MNISTDataModule,
+    defaults={
+        "trainer.max_epochs": 10,
+        "model.label_smoothing": 0.1,
+        "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.004, "weight_decay": 0.05}},
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
+        "data.batch_size": 128,
+        "data.image_size": 32,
+    },
+    claims=[
+        Claim(
+            "test/accuracy",
+            0.9905,
+            0.9905,
+            "published for LeNet-5 without distortions, LeCun et al. 1998",
+            dataset="MNIST",
+        )
+    ],
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)

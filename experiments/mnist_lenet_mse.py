@@ -1,0 +1,80 @@
+"""LeNet-5 reads MNIST when it is trained to hit one-hot targets, by the mean squared error.
+
+TO BE MEASURED
+"""
+
+from __future__ import annotations
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from datamodules import MNISTDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run
+from zoo import Regression
+from zoo.networks import LeNet5
+
+
+class OneHotAccuracy(MulticlassAccuracy):
+    """The share of samples whose largest output is where the target's one is."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="micro")
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        super().update(outputs.argmax(dim=1), targets.argmax(dim=1))
+
+
+class LeNet5Regressor(Regression):
+    """:class:`zoo.networks.LeNet5` as a regressor of one-hot targets.
+
+    Args:
+        num_classes: number of classes.
+        activation: of ``LeNet5``.
+        loss: of ``Regression``.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        activation: str = "tanh",
+        loss: str = "mse",
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(
+            network=LeNet5(num_classes=num_classes, activation=activation),
+            loss=loss,
+            metrics={"accuracy": OneHotAccuracy(num_classes)},
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+EXPERIMENT = Experiment(
+    name="mnist_lenet_mse",
+    doc=__doc__,
+    model=LeNet5Regressor,
+    data=MNISTDataModule,
+    defaults={
+        "trainer.max_epochs": 10,
+        "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.004, "weight_decay": 0.01}},
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
+        "data.batch_size": 128,
+        "data.image_size": 32,
+        "data.one_hot": True,
+    },
+    claims=[Claim("test/accuracy", 0.989, dataset="MNIST")],
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)

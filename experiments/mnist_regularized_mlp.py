@@ -1,0 +1,39 @@
+"""Two hidden layers with batch norm, dropout and weight decay read MNIST.
+
+TO BE MEASURED
+"""
+
+from __future__ import annotations
+
+from datamodules import MNISTDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run
+from zoo import RegularizedMLPClassifier
+
+EXPERIMENT = Experiment(
+    name="mnist_regularized_mlp",
+    doc=__doc__,
+    model=RegularizedMLPClassifier,
+    data=MNISTDataModule,
+    defaults={
+        "trainer.max_epochs": 40,
+        "model.hidden": [800, 800],
+        "model.dropout": 0.3,
+        "model.input_dropout": 0.15,
+        "model.label_smoothing": 0.1,
+        "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.004, "weight_decay": 0.3}},
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
+        "data.batch_size": 256,
+    },
+    select="last",
+    claims=[Claim("test/accuracy", 0.988, 0.9875, "published for dropout, Srivastava et al. 2014", dataset="MNIST")],
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,57 @@
+"""Exclusive or: a perceptron cannot learn it, a network with one hidden layer can.
+
+TO BE MEASURED
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from datamodules import XORDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run, train_beside
+from zoo import BinaryMLPClassifier, PerceptronClassifier, Task
+from zoo.optim import OneCycle
+
+
+def perceptron_beside(task: Task, data: Any, trainer: Trainer) -> dict[str, float]:
+    """One neuron trained on the same data."""
+    rival = PerceptronClassifier(optimizer=partial(torch.optim.AdamW, lr=0.03, weight_decay=0.0), scheduler=OneCycle)
+    return {"perceptron/accuracy": train_beside(rival, data, trainer)["accuracy"]}
+
+
+EXPERIMENT = Experiment(
+    name="xor",
+    doc=__doc__,
+    model=BinaryMLPClassifier,
+    data=XORDataModule,
+    defaults={
+        "trainer.max_epochs": 10,
+        "trainer.precision": "32-true",
+        "model.hidden": [16],
+        "model.activation": "tanh",
+        "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.03, "weight_decay": 0.0}},
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
+        "data.batch_size": 50,
+    },
+    claims=[
+        Claim("test/accuracy", 1.0, "bayes_accuracy", "the best possible"),
+        Claim(
+            "perceptron/accuracy", 0.75, 0.75, "three corners of four, the most a straight line can have", mode="min"
+        ),
+    ],
+    examine=perceptron_beside,
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,118 @@
+import contextlib
+import importlib
+import io
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import HAS_MNIST, REPOSITORY
+
+from datamodules import MNISTDataModule
+from experiments import mnist_lenet_mse, mnist_softmax
+from experiments.mnist_lenet_mse import LeNet5Regressor
+from zoo import LeNet5Classifier, MLPClassifier, RegularizedMLPClassifier, SoftmaxClassifier
+
+MODELS = {
+    "mnist_softmax": SoftmaxClassifier,
+    "mnist_mlp": MLPClassifier,
+    "mnist_regularized_mlp": RegularizedMLPClassifier,
+    "mnist_lenet": LeNet5Classifier,
+    "mnist_lenet_mse": LeNet5Regressor,
+}
+SHORT = [
+    *("--data.dataset", "digits", "--data.batch_size", "64", "--tracking", "csv"),
+    *("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "15", "--trainer.precision", "32-true"),
+]
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """Runs an experiment on the bundled digits for 30 steps, once."""
+    done = {}
+
+    def run(name):
+        if name not in done:
+            directory = tmp_path_factory.mktemp(name)
+            out = io.StringIO()
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+                patch.chdir(directory)
+                metrics = importlib.import_module(f"experiments.{name}").main([*SHORT, "--run_dir", str(directory)])
+            done[name] = SimpleNamespace(directory=directory, metrics=metrics, out=out.getvalue())
+        return done[name]
+
+    return run
+
+
+def recomputed_accuracy(model, image_size):
+    """The share of the digits' test images whose largest output is their class."""
+    data = MNISTDataModule(dataset="digits", image_size=image_size, seed=0)
+    data.setup()
+    with torch.no_grad():
+        right = [model.eval()(images).argmax(dim=1) == labels for images, labels in data.test_dataloader()]
+    return float(torch.cat(right).double().mean())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_on_the_bundled_digits_it_learns_and_claims_nothing(name, run_of, summary_of):
+    run = run_of(name)
+    summary = summary_of(run.directory)
+    assert summary["steps"] == 30
+    assert run.metrics["test/accuracy"] > 0.5  # of ten classes
+    assert (summary["dataset"], summary["experiment"]) == ("digits", name)
+    assert (summary["limit"], summary["distance_to_limit"], summary["claims"]) == (None, None, [])
+    lines = run.out.splitlines()
+    assert "claim     none: the data are digits, not MNIST" in lines
+    assert not [line for line in lines if line.startswith(("reached", "SHORT OF"))]
+    assert "dataset: digits" in run.out
+    # What was tested comes back from its checkpoint without arguments and gives the same figure.
+    model = MODELS[name].load_from_checkpoint(summary["checkpoint"])
+    right = recomputed_accuracy(model, 32 if "lenet" in name else 28)
+    assert run.metrics["test/accuracy"] == pytest.approx(right, abs=1e-6)
+
+
+def test_the_regression_of_one_hot_targets_reports_both_its_errors(run_of):
+    """Beside the accuracy of the largest output the mean squared error over all ten of them."""
+    run = run_of("mnist_lenet_mse")
+    model = LeNet5Regressor.load_from_checkpoint(run.directory / "checkpoints" / "best.ckpt").eval()
+    data = MNISTDataModule(dataset="digits", image_size=32, one_hot=True, seed=0)
+    data.setup()
+    assert data.splits.test.targets.shape[1] == 10
+    assert torch.equal(data.splits.test.targets.sum(dim=1), torch.ones(len(data.splits.test)))
+    with torch.no_grad():
+        errors = [(model(images) - targets).square() for images, targets in data.test_dataloader()]
+    assert run.metrics["test/mse"] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
+    assert run.metrics["test/loss"] == pytest.approx(run.metrics["test/mse"], rel=1e-5)
+    assert run.metrics["test/mse"] < 0.09  # what the shares of the classes alone give: 0.1 * 0.9
+
+
+def test_the_accuracy_of_one_hot_targets_by_hand():
+    metric = mnist_lenet_mse.OneHotAccuracy(3)
+    targets = torch.eye(3)[[0, 1, 2, 2]]
+    metric.update(torch.tensor([[0.9, 0.1, 0.0], [5.0, 4.0, 0.0], [-3.0, -2.0, -1.0], [0.0, 0.0, 0.1]]), targets)
+    assert float(metric.compute()) == 0.75
+    metric.update(torch.tensor([[0.0, 1.0, 0.0]]), torch.eye(3)[[0]])
+    assert float(metric.compute()) == pytest.approx(0.6)
+
+
+def test_labels_where_one_hot_targets_belong_are_an_error():
+    with pytest.raises(ValueError, match="targets must be floating-point numbers, got int64"):
+        mnist_lenet_mse.main([*SHORT, "--data.one_hot", "false"])
+
+
+@pytest.mark.skipif(not HAS_MNIST, reason="the MNIST archives are not in data/MNIST/raw")
+def test_on_real_mnist_the_claim_is_evaluated(summary_of, capsys):
+    data = ["--data.data_dir", str(REPOSITORY / "data"), "--data.source", "local"]
+    options = ["--tracking", "csv", "--run_dir", "run", "--trainer.max_epochs", "1", "--trainer.precision", "32-true"]
+    metrics = mnist_softmax.main([*data, *options])
+    assert metrics["test/accuracy"] >= 0.9
+    summary = summary_of("run")
+    assert summary["dataset"] == "MNIST"
+    assert summary["samples"] == {"train": 55_000, "val": 5_000, "test": 10_000}
+    [claim] = summary["claims"]
+    assert claim["limit"] == summary["limit"] == 0.88
+    assert summary["distance_to_limit"] == pytest.approx(0.88 - metrics["test/accuracy"])
+    assert summary["distance_to_limit"] < 0.0  # a published figure that was passed
+    assert claim["reached"] is (metrics["test/accuracy"] >= claim["bar"] - 1e-7)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if " claimed at least " in line]
+    assert line.startswith("reached   " if claim["reached"] else "SHORT OF  ")
+    assert " above 0.88, published for one linear layer" in line
