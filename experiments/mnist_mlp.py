@@ -19,7 +19,10 @@ EXPERIMENT = Experiment(
         "trainer.max_epochs": 10,
         "model.hidden": [800],
         "model.label_smoothing": 0.1,
-        "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.002, "weight_decay": 0.05}},
+        "model.optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": 0.002, "weight_decay": 0.05, "fused": True},
+        },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
         "data.batch_size": 128,
     },

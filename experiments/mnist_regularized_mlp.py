@@ -16,12 +16,15 @@ EXPERIMENT = Experiment(
     model=RegularizedMLPClassifier,
     data=MNISTDataModule,
     defaults={
-        "trainer.max_epochs": 40,
+        "trainer.max_epochs": 24,
         "model.hidden": [800, 800],
         "model.dropout": 0.3,
         "model.input_dropout": 0.15,
         "model.label_smoothing": 0.1,
-        "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.004, "weight_decay": 0.3}},
+        "model.optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": 0.004, "weight_decay": 0.3, "fused": True},
+        },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
         "data.batch_size": 256,
     },

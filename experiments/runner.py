@@ -1,50 +1,36 @@
-"""What all experiments share: the command line, training, the test on the best checkpoint, the report."""
+"""What all experiments share: training, the test on the chosen checkpoint, the report."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import experiments
 from datamodules import DataError
 from experiments import run_directory
-from experiments.claims import Claim, hold
-from experiments.cli_errors import UsageError, explain
+from experiments.claims import hold
+from experiments.cli_errors import UsageError
+from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
-from experiments.resume import Resumed, differences, find_resumed, option_values, relocate
-from experiments.summary import circumstances, closing, data_facts, opening, write_summary
+from experiments.resume import find_resumed
+from experiments.summary import circumstances, closing, data_facts, write_summary
 from zoo import NonFiniteLossError, TargetError, Task
-from zoo.callbacks import EpochProgress, RunRecord, StepSeeding
+from zoo.callbacks import StepSeeding
 from zoo.checkpointing import CheckpointError
-from zoo.hardware import default_precision
 from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
-from zoo.tracking import MetricsCSV, ResilientWandbLogger, start_wandb
+from zoo.tracking import ResilientWandbLogger
 
-Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
+__all__ = ["EXPECTED_ERRORS", "Experiment", "RunError", "launch", "run", "train_beside"]
 
-# Set by a class: a new class on the command line starts from its own defaults, not from those of another.
-_CLASS_OPTIONS = ("model.optimizer", "model.scheduler")
-
-
-_LARGEST_SEED = 2**32 - 1  # NumPy's
 _INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
 
 
@@ -64,321 +50,6 @@ EXPECTED_ERRORS = (
     OSError,
 )
 """Errors that say what is wrong in a sentence; on the command line nobody needs their traceback."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What is special to one experiment.
-
-    Args:
-        name: of its module, and of its directory below ``runs/``.
-        doc: the module's docstring; its first line is shown by ``--help``.
-        model: the task.
-        data: the data module.
-        defaults: values of options other than their defaults, by option name without ``--``; for an optimizer or a
-            schedule ``{"class_path": ..., "init_args": {...}}``.
-        links: options of the model that take the value of an option of the data, so that one is enough; by the latter.
-        monitor: what the best checkpoint is best at, a validation metric.
-        mode: whether more (``"max"``) or less (``"min"``) of it is better.
-        select: which checkpoint is tested: ``"best"``, by ``monitor``, or ``"last"``, for a problem that is solved to
-            the end, where a luckier validation of an earlier step would be no better model.
-        claims: what the run is held against.
-        examine: more figures for the report, from the tested model, its data, and the trainer; by name.
-    """
-
-    name: str
-    doc: str
-    model: type[Task]
-    data: type[LightningDataModule]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    links: Mapping[str, str] = field(default_factory=dict)
-    monitor: str = "val/accuracy"
-    mode: Literal["min", "max"] = "max"
-    select: Literal["best", "last"] = "best"
-    claims: Sequence[Claim] = ()
-    examine: Callable[[Any, Any, Trainer], dict[str, float]] | None = None
-
-
-class ExperimentCLI(LightningCLI):
-    """Lightning's command line with the options that all experiments share, and errors of one line.
-
-    Args:
-        experiment: the experiment.
-        args: the command line.
-        resumed: the run to go on with, if there is one.
-
-    Raises:
-        UsageError: for a command line that cannot be used.
-    """
-
-    def __init__(self, experiment: Experiment, args: Sequence[str], resumed: Resumed | None) -> None:
-        self.experiment = experiment
-        self.resumed = resumed
-        self.given = _classes_first(args)
-        self.record = RunRecord({"experiment": experiment.name})
-        self.best: ModelCheckpoint | None = None
-        self.last: ModelCheckpoint | None = None
-        self.loggers: list[Logger] = []
-        super().__init__(
-            experiment.model,
-            experiment.data,
-            save_config_callback=None,  # the run directory is ours, so that a second run is never in its way
-            seed_everything_default=0,
-            parser_kwargs={
-                "prog": f"python -m experiments.{experiment.name}",
-                "description": experiment.doc.partition("\n")[0],
-                "exit_on_error": False,
-                "allow_abbrev": False,
-            },
-            args=self.given,
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run_dir", type=str | None, default=None, help="Directory of the run (default: runs/<experiment>/<time>)."
-        )
-        parser.add_argument(
-            "--resume",
-            type=str | None,
-            default=None,
-            help="Go on with a run: 'last', a checkpoint, or a run directory. Other options given win over its own.",
-        )
-        parser.add_argument(
-            "--tracking",
-            type=Tracking,
-            default="auto",
-            help="auto and wandb: Weights & Biases, offline where there is no account or network; "
-            "csv and none: no tracker. metrics.csv is written in any case.",
-        )
-        parser.add_argument(
-            "--patience",
-            type=int | None,
-            default=None,
-            help=f"Stop after this many validations without a better {self.experiment.monitor} (default: never).",
-        )
-        defaults: dict[str, Any] = {"trainer.num_sanity_val_steps": 0, **self.experiment.defaults}
-        for option in _CLASS_OPTIONS:
-            if self._names_class(option):
-                defaults.pop(option, None)
-        parser.set_defaults(defaults)
-        for source, target in self.experiment.links.items():
-            parser.link_arguments(source, target)
-
-    def _names_class(self, option: str) -> bool:
-        """Whether the command line, or a configuration file on it, names the class of an option itself."""
-        if any(arg == f"--{option}" or arg.startswith(f"--{option}=") for arg in self.given):
-            return True
-        values = [_lookup(config, option) for config in _config_files(self.given)]
-        return any(isinstance(value, str) or (isinstance(value, dict) and "class_path" in value) for value in values)
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        try:
-            # Not the inherited one, which warns when Python's own command line has arguments as well.
-            self.config = parser.parse_args(self.given)
-        except argparse.ArgumentError as error:
-            options = [option for action in parser._actions for option in action.option_strings]
-            raise UsageError(explain(str(error), options)) from error
-        seed = self.config.seed_everything
-        if not isinstance(seed, bool) and not 0 <= seed <= _LARGEST_SEED:
-            raise UsageError(f"--seed_everything: must be from 0 to {_LARGEST_SEED}, got {seed}")
-        if self.config.resume is not None and self.resumed is None:
-            raise UsageError("resume is an option of the command line, not of a configuration file: give --resume")
-        accelerator = self.config.trainer.accelerator
-        if self.config.trainer.precision is None:
-            self.config.trainer.precision = default_precision(accelerator if isinstance(accelerator, str) else "auto")
-
-    def before_instantiate_classes(self) -> None:
-        if self.config.patience is not None and self.config.patience < 1:
-            raise UsageError(f"--patience: must be at least 1, got {self.config.patience}")
-        if self.config.patience is not None and self.config.trainer.limit_val_batches == 0:
-            raise UsageError("--patience: counts validations, and --trainer.limit_val_batches 0 leaves none")
-        if self.config.trainer.limit_test_batches == 0:
-            raise UsageError("--trainer.limit_test_batches: must not be 0, a run ends with its test")
-
-    def instantiate_classes(self) -> None:
-        try:
-            self.config_init = self.parser.instantiate(self.config)
-            self.datamodule = self.config_init.data
-            self.model = self.config_init.model
-            self._try_optimizer()
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise UsageError(" ".join(str(error).split())) from error
-        self.directory = self._directory()
-        try:
-            self.trainer = self.instantiate_trainer()
-            # Only now: a tracker shall not hear of a run that cannot begin.
-            self.loggers = self._make_loggers()
-        except (ValueError, TypeError, MisconfigurationException, UsageError) as error:
-            self.remove_empty_directory()
-            raise UsageError(" ".join(str(error).split())) from error
-        if not self.config.trainer.fast_dev_run:
-            self.trainer.loggers = [*self.loggers, *self.trainer.loggers]
-
-    def remove_empty_directory(self) -> None:
-        """Leave no directory behind for a run that came to nothing."""
-        with contextlib.suppress(OSError):  # it is not empty, or another process's
-            self.directory.rmdir()
-
-    def write_config(self) -> list[str]:
-        """Write ``config.yaml`` once the run has really begun; return what a resumed run does otherwise than before."""
-        text = self._config_text()
-        before = None if self.resumed is None else self.resumed.config
-        changes = [] if before is None else differences(_read_config(before), yaml.safe_load(text))
-        path = self.directory / run_directory.CONFIG
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-        return changes
-
-    @property
-    def _in_place(self) -> bool:
-        """Whether an earlier run goes on in its own directory."""
-        return self.resumed is not None and self.resumed.directory is not None
-
-    def _try_optimizer(self) -> None:
-        """Make the optimizer once for nothing: a rate out of range shall not come up only when the data are loaded."""
-        optimizer, scheduler = self.config_init.model._optimizer, self.config_init.model._scheduler
-        try:
-            made = None if optimizer is None else optimizer([torch.nn.Parameter(torch.zeros(1))])
-            if made is not None and scheduler is not None:
-                scheduler(made)
-        except ValueError as error:
-            raise ValueError(f"--model.optimizer or --model.scheduler: {error}") from error
-
-    def _directory(self) -> Path:
-        if self.resumed is not None and self.resumed.directory is not None:
-            return run_directory.reuse(self.resumed.directory)
-        wanted = self.config.run_dir
-        try:
-            directory = run_directory.create(self.experiment.name, wanted)
-        except OSError as error:
-            raise UsageError(f"--run_dir: {wanted or run_directory.ROOT} cannot be made ({error})") from error
-        if wanted and directory != Path(wanted):
-            print(f"note      {wanted} is taken, this run goes to {directory}")
-        return directory
-
-    def _config_text(self) -> str:
-        """The configuration without what belongs to this one run: with ``--config`` it makes another."""
-        config = self.config.clone()
-        for name in ("config", "run_dir", "resume"):
-            config.pop(name, None)
-        text: str = self.parser.dump(config, skip_validation=True, skip_unset=False)
-        return text
-
-    def _make_loggers(self) -> list[Logger]:
-        record = self.resumed.record if self.resumed is not None else {}
-        # The rows behind a resumed checkpoint are written again.
-        keep_rows = record.get("metric_rows") if self._in_place else None
-        loggers: list[Logger] = [MetricsCSV(self.directory, keep_rows)]
-        tracking = self.config.tracking
-        if tracking in ("auto", "wandb") and getattr(rank_zero_only, "rank", 0) == 0:
-            run_id = record.get("wandb_run_id") if self._in_place else None
-            logger = start_wandb(
-                directory=self.directory,
-                project=os.environ.get("WANDB_PROJECT", "zoo"),
-                name=f"{self.experiment.name}/{self.directory.name}",
-                run_id=run_id,
-                group=self.experiment.name,
-            )
-            if logger is not None:
-                loggers.append(logger)
-        elif tracking == "tensorboard":
-            loggers.append(_tensorboard(self.directory))
-        return loggers
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        config = self.config_init.trainer
-        callbacks: list[Callback] = [StepSeeding(), self.record, _Opening(self)]
-        if config.enable_progress_bar is not False:
-            callbacks.append(EpochProgress())
-        if config.enable_checkpointing is not False and not config.fast_dev_run:
-            callbacks += self._checkpoints(config)
-        if self.config.patience is not None:
-            monitor, mode = self.experiment.monitor, self.experiment.mode
-            callbacks.append(EarlyStopping(monitor, mode=mode, patience=self.config.patience))
-        given = config.callbacks or []
-        config.callbacks = [*(given if isinstance(given, list) else [given]), *callbacks]
-        if config.enable_model_summary is None:
-            config.enable_model_summary = False  # the opening lines say what it would
-        config.logger = config.logger or False  # without ours, and without Lightning's own choice
-        config.default_root_dir = str(self.directory)
-        return super().instantiate_trainer(**kwargs)
-
-    def _checkpoints(self, config: Any) -> list[Callback]:
-        common: dict[str, Any] = {
-            "dirpath": self.directory / run_directory.CHECKPOINTS,
-            "enable_version_counter": False,
-        }
-        self.last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
-        if config.limit_val_batches == 0 or self.experiment.select == "last":
-            return [self.last]
-        monitor, mode = self.experiment.monitor, self.experiment.mode
-        self.best = ModelCheckpoint(
-            filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=False, **common
-        )
-        return [self.best, self.last]
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The best checkpoint by validation, else the last one; ``None`` if the run kept none."""
-        for callback in (self.best, self.last):
-            if callback is None:
-                continue
-            assert callback.dirpath is not None
-            # A run directory may have been moved since the path was kept.
-            for path in (callback.best_model_path, Path(callback.dirpath) / f"{callback.filename}.ckpt"):
-                if path and Path(path).is_file():
-                    return Path(path)
-        return None
-
-
-def _tensorboard(directory: Path) -> Logger:
-    try:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        return TensorBoardLogger(save_dir=str(directory), name="tensorboard", version="")
-    except ModuleNotFoundError as error:
-        raise UsageError("--tracking tensorboard needs TensorBoard: pip install tensorboard") from error
-
-
-def _config_files(args: Sequence[str]) -> list[dict[str, Any]]:
-    """The configuration files on a command line; the parser says what is wrong with those that cannot be read."""
-    return [_read_config(Path(path)) for path in option_values(args, "--config", "-c")]
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(config, dict):
-            return config
-    return {}
-
-
-def _classes_first(args: Sequence[str]) -> list[str]:
-    """The command line with an option that names a class before those of the class's arguments.
-
-    The parser would take the arguments for those of the class before it.
-    """
-    ordered = list(args)
-    for option in _CLASS_OPTIONS:
-        dotted = [index for index, arg in enumerate(ordered) if arg.startswith(f"--{option}.")]
-        named = [index for index, arg in enumerate(ordered) if arg == f"--{option}" or arg.startswith(f"--{option}=")]
-        if dotted and named and named[-1] > dotted[0]:
-            first, last = named[-1], named[-1] + (1 if "=" in ordered[named[-1]] else 2)
-            moved = ordered[first:last]
-            del ordered[first:last]
-            ordered[dotted[0] : dotted[0]] = moved
-    return ordered
-
-
-def _lookup(config: Mapping[str, Any], option: str) -> Any:
-    value: Any = config
-    for part in option.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, float]:
@@ -528,34 +199,3 @@ def train_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> dic
     beside.fit(task, datamodule=data)
     [metrics] = beside.test(task, datamodule=data, verbose=False)
     return {name.removeprefix("test/"): float(value) for name, value in metrics.items()}
-
-
-class _Opening(Callback):
-    """Before training, says what is trained on what; and keeps the logging interval within an epoch."""
-
-    def __init__(self, cli: ExperimentCLI) -> None:
-        self.cli = cli
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cli.record.facts.update(
-            **data_facts(self.cli.datamodule),
-            seed=self.cli.config.seed_everything,
-            trainer={name: value for name, value in self.cli.config.trainer.as_dict().items() if value is not None},
-            **circumstances(trainer, pl_module),
-        )
-        if not trainer.is_global_zero:
-            return
-        print(opening(self.cli.datamodule, pl_module, trainer), flush=True)
-        if self.cli.resumed is not None:
-            print(f"resume    {self.cli.resumed.checkpoint}", flush=True)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Whatever was to be restored has been, so this run may now take the place of what it goes on from.
-        if trainer.is_global_zero and (changes := self.cli.write_config()):
-            print(f"resume    with {', '.join(changes)}", flush=True)
-        if trainer.num_training_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            trainer.log_every_n_steps = int(trainer.num_training_batches)  # type: ignore[attr-defined]
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.cli.resumed is not None and self.cli.resumed.directory is not None:
-            relocate(checkpoint, (self.cli.directory / run_directory.CHECKPOINTS).absolute())

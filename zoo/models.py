@@ -441,7 +441,7 @@ class RegularizedMLPClassifier(MulticlassClassification):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         value = self.gradient_clip_val if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=gradient_clip_algorithm)
+        super().configure_gradient_clipping(optimizer, value, gradient_clip_algorithm)
 
 
 class CNNClassifier(MulticlassClassification):

@@ -102,6 +102,13 @@ def test_on_other_data_nothing_is_claimed(name):
     assert report([MNIST], {**held, "dataset": name}) == [f"claim     none: the data are {name}, not MNIST"]
 
 
+def test_a_test_that_was_cut_short_proves_nothing():
+    held = hold([MOST, LEAST], {"test/accuracy": 1.0, "test/mse": 0.0}, DATA, whole_test=False)
+    assert held == {"limit": None, "distance_to_limit": None, "claims": []}
+    [line] = report([MOST, LEAST], {**held, "dataset": "linear"})
+    assert line == "claim     none: only a part of the test split was tested"
+
+
 def test_only_the_claims_about_other_data_are_left_out():
     held = hold([MNIST, LEAST], {"test/accuracy": 0.99, "test/mse": 0.3}, DATA)
     assert [claim["metric"] for claim in held["claims"]] == ["test/mse"]

@@ -87,7 +87,11 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_two(args, parts, configs
     [
         ("robust_regression", ["--model.loss", "hubr"], ["loss", "'hubr'", "did you mean 'huber'"]),
         ("robust_regression", ["--model.huber_delta", "0"], ["huber_delta", "positive", "0"]),
-        ("robust_regression", ["--model.in_features", "3"], ["model.in_features", "data.num_features"]),
+        (
+            "robust_regression",
+            ["--model.in_features", "3"],
+            ["--model.in_features takes its value from --data.num_features"],
+        ),
         ("robust_regression", ["--data.outlier_share", "1.0"], ["outlier_share", "less than 1", "1.0"]),
         ("linear_regression", ["--data.noise", "-1"], ["noise", "from 0", "-1.0"]),
         ("linear_regression", ["--data.num_samples", "0"], ["num_samples", "at least 1", "0"]),

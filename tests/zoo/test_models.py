@@ -368,6 +368,19 @@ def test_gradients_are_clipped(make_trainer, optimizer, own, of_the_trainer, exp
         assert gradients.used == pytest.approx([expected] * 4, rel=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("own", "of_the_trainer"), [(1.0, None), (None, 1.0)])
+def test_the_gradients_of_a_fused_optimizer_are_clipped_too(make_trainer, precision, own, of_the_trainer):
+    """Lightning refuses to under mixed precision, even where no loss scale is in the gradients."""
+    fused = functools.partial(torch.optim.AdamW, lr=0.01, fused=True)
+    task, gradients = RegularizedMLPClassifier(6, 3, (8, 5), gradient_clip_val=own, optimizer=fused), Gradients()
+    nn.init.normal_(task.network.head.weight, std=5.0)
+    trainer = make_trainer(max_epochs=1, callbacks=[gradients], gradient_clip_val=of_the_trainer, precision=precision)
+    trainer.fit(task, make_batches(task))
+    assert min(gradients.computed) > 1.5
+    assert gradients.used == pytest.approx([1.0] * 2, rel=1e-4)
+
+
 def test_a_short_gradient_is_left_alone(make_trainer):
     task, gradients = RegularizedMLPClassifier(6, 3, (8, 5), gradient_clip_val=1e6), Gradients()
     make_trainer(max_epochs=1, callbacks=[gradients]).fit(task, make_batches(task))
