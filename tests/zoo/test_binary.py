@@ -4,11 +4,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
+from sklearn import metrics
 from torch import nn
 
 from datamodules import BatchLoader, TensorDataModule
 from zoo import BinaryClassification, BinaryMLPClassifier, NonFiniteLossError, PerceptronClassifier, TargetError
+
+
+def of_arrays(score):
+    """Older releases of scikit-learn take no tensors."""
+    return lambda *values, **settings: score(*map(np.asarray, values), **settings)
+
+
+accuracy_score, average_precision_score, f1_score, roc_auc_score = map(
+    of_arrays, [metrics.accuracy_score, metrics.average_precision_score, metrics.f1_score, metrics.roc_auc_score]
+)
+
 
 ADAM = functools.partial(torch.optim.Adam, lr=0.05)
 

@@ -3,13 +3,22 @@
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn import metrics
 from torch import nn
 
 from datamodules import BatchLoader
 from zoo import MLPClassifier, MulticlassClassification, RegularizedMLPClassifier, SoftmaxClassifier
+
+
+def of_arrays(score):
+    """Older releases of scikit-learn take no tensors."""
+    return lambda *values, **settings: score(*map(np.asarray, values), **settings)
+
+
+accuracy_score, f1_score = map(of_arrays, [metrics.accuracy_score, metrics.f1_score])
 
 
 def on_logits(num_classes, **arguments):

@@ -559,14 +559,33 @@ def test_gradient_descent_recovers_the_coefficients_of_degree_ten_far_from_zero(
     torch.testing.assert_close(network.linear.weight, truth.linear.weight, atol=1e-3, rtol=0)
 
 
-def test_the_domain_is_that_of_the_first_training_batch_and_stays():
+def test_the_domain_widens_in_training_alone():
+    def domain(network):
+        return list(zip(network.low.tolist(), network.high.tolist(), strict=True))
+
     network = Polynomial(2, 2)
-    network.eval()(torch.tensor([[50.0, 60.0]]))
-    assert (network.low.tolist(), network.high.tolist(), bool(network.is_placed)) == ([-1, -1], [1, 1], False)
+    inputs = torch.tensor([[50.0, 60.0]])
+    assert torch.equal(network.eval()(inputs), Polynomial.forward(network, inputs))
+    assert domain(network) == [(math.inf, -math.inf)] * 2  # nothing was seen: [-1, 1] serves
+    assert network.features(torch.tensor([[0.5, -1.0]]))[0, [0, 2]].tolist() == pytest.approx(
+        [0.5 * math.sqrt(3), -math.sqrt(3)]
+    )
     network.train()(torch.tensor([[1.0, 20.0], [3.0, -10.0], [2.0, 0.0]]))
-    assert (network.low.tolist(), network.high.tolist(), bool(network.is_placed)) == ([0, -25], [4, 35], True)
-    network(torch.tensor([[100.0, 100.0]]))
-    assert (network.low.tolist(), network.high.tolist()) == ([0, -25], [4, 35])
+    assert domain(network) == [(1, 3), (-10, 20)]
+    network(torch.tensor([[5.0, 0.0]]))
+    assert domain(network) == [(1, 5), (-10, 20)]
+    network.eval()(torch.tensor([[100.0, 100.0]]))
+    assert domain(network) == [(1, 5), (-10, 20)]
+
+
+def test_features_never_leave_their_bounds_in_training_however_small_the_batches():
+    """|P_k| is at most 1 on the domain, and an input beyond it may be huge at a high power."""
+    network, draws = Polynomial(10), torch.rand(2000, 1) * 6 - 3
+    for batch in torch.split(draws, 4):
+        bounds = torch.tensor([math.sqrt(2 * k + 1) for k in range(1, 11)])
+        assert (network.features(batch).abs() <= bounds * 1.0001).all()
+    features = torch.cat([torch.ones(2000, 1), network.eval().features(draws)], dim=1).double()
+    assert torch.linalg.cond(features) < 1.5
 
 
 @pytest.mark.parametrize(("value", "margin"), [(0.0, 1.0), (0.5, 1.0), (-7.0, 7.0), (1e10, 1e10)])
@@ -574,27 +593,31 @@ def test_the_domain_is_that_of_the_first_training_batch_and_stays():
 def test_a_constant_input_is_the_middle_of_its_domain(value, margin, samples):
     network = Polynomial(4)
     features = network.features(torch.full((samples, 1), value))
-    assert (network.low.item(), network.high.item()) == (pytest.approx(value - margin), pytest.approx(value + margin))
+    assert (network.low.item(), network.high.item()) == (value, value)
+    assert [end.item() for end in network._ends()] == pytest.approx([value, margin])
     # P_k(0) is 0, -1/2, 0, 3/8
     expected = [0.0, -0.5 * math.sqrt(5), 0.0, 0.375 * 3]
     assert features[0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("inputs", "message"),
+    ("inputs", "expected"),
     [
-        (torch.zeros(0, 1), "the first batch in training, which is empty: pass domain"),
-        (torch.tensor([[1.0], [float("nan")]]), "which holds NaN, infinite or too large values: mend the data"),
-        (torch.tensor([[1.0], [float("inf")]]), "which holds NaN, infinite or too large values"),
-        (torch.tensor([[-3e38], [3e38]]), "which holds NaN, infinite or too large values"),
+        (torch.zeros(0, 1), (2.0, 4.0)),
+        (torch.tensor([[1.0], [float("nan")]]), (1.0, 4.0)),
+        (torch.tensor([[float("inf")], [float("-inf")]]), (2.0, 4.0)),
     ],
 )
-def test_a_first_batch_that_gives_no_domain_is_refused_and_forgotten(inputs, message):
+def test_what_is_no_number_has_no_say_in_the_domain(inputs, expected):
     network = Polynomial(2)
-    with pytest.raises(ValueError, match=message):
-        network(inputs)
-    network(torch.tensor([[2.0], [4.0]]))
-    assert (network.low.item(), network.high.item()) == (0.0, 6.0)
+    network(inputs)
+    outputs = network(torch.tensor([[2.0], [4.0]]))
+    assert (network.low.item(), network.high.item()) == expected
+    assert outputs.isfinite().all()
+
+
+def test_a_domain_as_wide_as_32_bits_makes_no_infinities():
+    assert Polynomial(3)(torch.tensor([[-3e38], [3e38], [0.0]])).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -630,11 +653,9 @@ def test_a_polynomial_comes_back_from_its_state_dict_with_its_domain():
     again = Polynomial(5)
     again.load_state_dict(network.state_dict())
     inputs = torch.tensor([[-1.0], [15.0], [30.0]])
-    assert torch.equal(again(inputs), network(inputs))  # in training: the domain is not taken anew
-    fresh = Polynomial(5, domain=(0.0, 1.0))
-    fresh.load_state_dict(Polynomial(5).state_dict())
-    fresh(torch.tensor([[10.0], [20.0]]))
-    assert (fresh.low.item(), fresh.high.item()) == (0.0, 30.0)
+    assert torch.equal(again.eval()(inputs), network.eval()(inputs))
+    again.train()(torch.tensor([[12.0]]))  # the domain is not taken anew
+    assert (again.low.item(), again.high.item()) == (10.0, 20.0)
 
 
 def test_a_copy_of_a_polynomial_goes_its_own_way():
@@ -642,7 +663,7 @@ def test_a_copy_of_a_polynomial_goes_its_own_way():
     duplicate = copy.deepcopy(network)
     network(torch.tensor([[10.0], [20.0]]))
     duplicate(torch.tensor([[1.0], [2.0]]))
-    assert [(part.low.item(), part.high.item()) for part in (network, duplicate)] == [(0.0, 30.0), (0.0, 3.0)]
+    assert [(part.low.item(), part.high.item()) for part in (network, duplicate)] == [(10.0, 20.0), (1.0, 2.0)]
 
 
 def test_a_polynomial_takes_the_precision_it_is_given():
@@ -650,7 +671,7 @@ def test_a_polynomial_takes_the_precision_it_is_given():
     inputs = torch.linspace(-2, 2, 9).double()[:, None]
     single = network(inputs)
     double = network.double()(inputs)
-    assert (single.dtype, double.dtype, network.is_placed.dtype) == (torch.float32, torch.float64, torch.bool)
+    assert (single.dtype, double.dtype, network.low.dtype) == (torch.float32, torch.float64, torch.float64)
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
 
 

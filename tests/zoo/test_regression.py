@@ -4,12 +4,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+from sklearn import metrics
 from torch import nn
 from torchmetrics import PearsonCorrCoef
 
 from datamodules import BatchLoader, TensorDataModule
 from zoo import LinearRegressor, LinearRegressorFromScratch, MLPRegressor, PolynomialRegressor, Regression, TargetError
+
+
+def of_arrays(score):
+    """Older releases of scikit-learn take no tensors."""
+    return lambda *values, **settings: score(*map(np.asarray, values), **settings)
+
+
+mean_absolute_error, mean_squared_error, r2_score = map(
+    of_arrays, [metrics.mean_absolute_error, metrics.mean_squared_error, metrics.r2_score]
+)
+
 
 LBFGS = functools.partial(torch.optim.LBFGS, line_search_fn="strong_wolfe")
 OUTPUTS = [[1.0, -2.0], [0.5, 4.0], [-3.0, 0.25]]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from zoo.networks.checks import ShapeError, check_features, check_positive
+from zoo.networks.checks import check_features, check_positive
 
 
 class Linear(nn.Module):
@@ -51,12 +51,11 @@ class Polynomial(nn.Module):
         degree: highest power.
         in_features: numbers a sample.
         out_features: outputs a sample.
-        domain: lowest and highest input, the same for every feature. ``None`` takes the ends of each feature's range
-            as the first batch that is seen in training lets them be guessed, and keeps them in the state dict; beyond
-            the domain a high degree grows steeply, so pass it where that batch is small (below 64 for degree 10).
+        domain: lowest and highest input, the same for every feature. ``None`` takes for each feature what training
+            shows: the domain widens until it holds every input seen, in the first epoch, and is kept in the state dict.
 
     Raises:
-        ValueError: a size below 1, or a domain that is none; from ``forward``, a first batch that gives no domain.
+        ValueError: a size below 1, or a domain that is none.
         ShapeError: from ``forward``, for inputs of another width.
 
     Shape:
@@ -69,7 +68,6 @@ class Polynomial(nn.Module):
 
     low: Tensor
     high: Tensor
-    is_placed: Tensor
 
     def __init__(
         self,
@@ -82,11 +80,10 @@ class Polynomial(nn.Module):
         check_positive(degree=degree, in_features=in_features, out_features=out_features)
         self.degree = degree
         self.in_features = in_features
-        low, high = (-1.0, 1.0) if domain is None else _interval(domain)
-        self.register_buffer("low", torch.full((in_features,), low))
-        self.register_buffer("high", torch.full((in_features,), high))
-        self.register_buffer("is_placed", torch.tensor(domain is not None))
-        self._placed = domain is not None
+        self._widens = domain is None
+        low, high = (math.inf, -math.inf) if domain is None else _interval(domain)  # an empty domain widens
+        self.register_buffer("low", torch.full((in_features,), float(low)))
+        self.register_buffer("high", torch.full((in_features,), float(high)))
         self.linear = nn.Linear(in_features * degree, out_features)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -96,10 +93,10 @@ class Polynomial(nn.Module):
     def features(self, inputs: Tensor) -> Tensor:
         """What the linear layer sees: ``(batch, in_features * degree)``, degree by degree for each input."""
         inputs = check_features(inputs, self.in_features)
-        if self.training and not self._placed:
-            self._place(inputs.detach())
-        # The difference first: it is exact near the domain's end, however far from zero that is.
-        scaled = 2.0 * ((inputs.to(self.low.dtype) - self.low) / (self.high - self.low)) - 1.0
+        if self.training and self._widens and len(inputs):
+            self._widen(inputs.detach())
+        middle, half = self._ends()
+        scaled = (inputs.to(middle.dtype) - middle) / half
         # Bonnet's recursion: (k + 1) P_{k+1} = (2 k + 1) x P_k - k P_{k-1}
         polynomials = [torch.ones_like(scaled), scaled]
         for k in range(1, self.degree):
@@ -110,32 +107,25 @@ class Polynomial(nn.Module):
         return torch.stack(columns, dim=2).flatten(1)
 
     @torch.no_grad()
-    def _place(self, inputs: Tensor) -> None:
-        if not len(inputs):
-            raise ShapeError("the domain is that of the first batch in training, which is empty: pass domain")
-        low, high = inputs.to(self.low.dtype).aminmax(dim=0)
+    def _widen(self, inputs: Tensor) -> None:
+        values = inputs.to(self.low.dtype)
+        finite = values.isfinite()  # others end the run by its loss, and shall not spoil the domain for the next
+        low = values.masked_fill(~finite, math.inf).amin(dim=0)
+        high = values.masked_fill(~finite, -math.inf).amax(dim=0)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(low, torch.distributed.ReduceOp.MIN)
             torch.distributed.all_reduce(high, torch.distributed.ReduceOp.MAX)
-        same = high <= low  # a single sample, or a constant feature
-        # Evenly spread samples stop that much short of the ends, on average; and to a single value anything less than
-        # its own size might be lost in rounding.
-        margin = torch.where(same, low.abs().clamp(min=1.0), (high - low) / max(1, len(inputs) - 1))
-        low, high = low - margin, high + margin
-        if not bool((high - low).isfinite().all()):
-            # Kept, such a domain would turn every later batch into NaN as well.
-            raise ValueError(
-                "the domain is that of the first batch in training, which holds NaN, infinite or too large values: "
-                "mend the data, or pass domain"
-            )
-        self.low.copy_(low)
-        self.high.copy_(high)
-        self.is_placed.fill_(True)
-        self._placed = True
+        self.low.copy_(torch.minimum(self.low, low))
+        self.high.copy_(torch.maximum(self.high, high))
 
-    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._placed = bool(self.is_placed)  # read once here, not from a GPU in every step
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """Middle and half width of each feature's domain; [-1, 1] as long as nothing was seen."""
+        seen = self.low <= self.high
+        low, high = torch.where(seen, self.low, -1.0), torch.where(seen, self.high, 1.0)
+        middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
+        # Of a single value: anything less than its own size might be lost in rounding.
+        alone = middle.abs().clamp(min=1.0)
+        return middle, torch.where(high > low, half, alone)
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """The same functions as sums of plain powers, in 64 bits.
@@ -145,12 +135,12 @@ class Polynomial(nn.Module):
             ``x, x², …, x^degree``.
         """
         weight = self.linear.weight.detach().double().cpu().reshape(-1, self.in_features, self.degree)
+        middle, half = (ends.double().tolist() for ends in self._ends())
         constants = self.linear.bias.detach().double().cpu().clone()
         powers = torch.zeros(len(weight), self.in_features, self.degree + 1, dtype=torch.float64)
         for feature in range(self.in_features):
-            low, high = float(self.low[feature]), float(self.high[feature])
             # scaled = slope * x + shift; the recursion again, on coefficients instead of values
-            slope, shift = 2.0 / (high - low), -(high + low) / (high - low)
+            slope, shift = 1.0 / half[feature], -middle[feature] / half[feature]
             polynomials = [torch.zeros(self.degree + 1, dtype=torch.float64) for _ in range(2)]
             polynomials[0][0] = 1.0
             polynomials[1][0], polynomials[1][1] = shift, slope
