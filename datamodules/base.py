@@ -149,8 +149,8 @@ class InMemoryDataModule(LightningDataModule):
             )
         if self.num_classes is not None and len(splits.train) < self.num_classes:
             raise DataError(
-                f"the training split has {len(splits.train)} samples, fewer than the {self.num_classes} classes: use "
-                "more data"
+                f"the training split has {len(splits.train)} samples, fewer than the {self.num_classes} classes that "
+                "its labels count: use more data, or floating-point targets for a regression"
             )
         if self.standardize:
             self.mean, self.std = feature_statistics(splits.train.features)

@@ -31,7 +31,7 @@ EXPERIMENT = Experiment(
         "data.noise": 0.1,
         "data.batch_size": 100,
     },
-    claims=[Claim("test/accuracy", 0.995, "bayes_accuracy", "the best possible")],
+    claims=[Claim("test/accuracy", lambda limit: min(0.995, limit - 0.004), "bayes_accuracy", "the best possible")],
 )
 
 

@@ -172,7 +172,10 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
-            self.config_init = self.parser.instantiate(self.config)
+            config = self.config.clone()
+            if self.resumed is not None and "weights" in config.model:
+                config.model.weights = None  # the checkpoint has its own, and the file may be gone
+            self.config_init = self.parser.instantiate(config)
             self.datamodule = self.config_init.data
             self.model = self.config_init.model
             self._try_optimizer()
@@ -214,7 +217,9 @@ class ExperimentCLI(LightningCLI):
         """Make the optimizer once for nothing: a rate out of range shall not come up only when the data are loaded."""
         optimizer, scheduler = self.config_init.model._optimizer, self.config_init.model._scheduler
         try:
-            made = None if optimizer is None else optimizer([torch.nn.Parameter(torch.zeros(1))])
+            made = None if optimizer is None else optimizer(self.config_init.model.optimizer_parameters())
+            if isinstance(made, torch.optim.SparseAdam):
+                raise ValueError("SparseAdam takes sparse gradients only, and here are none")
             if made is not None and scheduler is not None:
                 scheduler(made)
         except ValueError as error:

@@ -145,7 +145,7 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
         "seed": cli.config.seed_everything,
         **{name: float(value) for name, value in metrics.items()},
         "examined": examined,
-        **hold(cli.experiment.claims, {**metrics, **examined}, data, whole_test=trainer.limit_test_batches == 1.0),
+        **hold(cli.experiment.claims, {**metrics, **examined}, data, whole_test=_is_whole(trainer.limit_test_batches)),
         "epochs": epochs,
         "steps": steps,
         "seconds": {
@@ -161,6 +161,11 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
     if trainer.is_global_zero:
         write_summary(cli.directory, summary)
     return summary
+
+
+def _is_whole(limit: int | float) -> bool:
+    """Whether a limit of batches is none: 1.0 is all of them, 1 is one."""
+    return isinstance(limit, float) and limit == 1.0
 
 
 def _examine(cli: ExperimentCLI) -> dict[str, float]:

@@ -45,7 +45,12 @@ EXPERIMENT = Experiment(
     },
     select="last",
     claims=[
-        Claim("test/accuracy", 1.0, "bayes_accuracy", "the best possible"),
+        Claim(
+            "test/accuracy",
+            lambda limit: limit if limit == 1.0 else limit - 0.03,
+            "bayes_accuracy",
+            "the best possible",
+        ),
         Claim(
             "perceptron/accuracy", 0.75, 0.75, "three corners of four, the most a straight line can have", mode="min"
         ),

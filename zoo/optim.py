@@ -84,7 +84,7 @@ class OneCycle(ProgressSchedule):
         total_steps: see :class:`ProgressSchedule`.
 
     Raises:
-        ValueError: ``warmup`` outside (0, 1).
+        ValueError: ``warmup`` outside (0, 1), or a factor outside [0, 1].
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class OneCycle(ProgressSchedule):
     ) -> None:
         if not 0.0 < warmup < 1.0:
             raise ValueError(f"warmup must be greater than 0 and less than 1, got {warmup!r}")
+        _check_factors(start_factor=start_factor, end_factor=end_factor)
         self.warmup = warmup
         self.start_factor = start_factor
         self.end_factor = end_factor
@@ -131,6 +132,7 @@ class WarmupCosine(ProgressSchedule):
         total_steps: int | None = None,
     ) -> None:
         check_fraction(warmup=warmup)
+        _check_factors(end_factor=end_factor)
         self.warmup = warmup
         self.end_factor = end_factor
         super().__init__(optimizer, total_steps)
@@ -206,7 +208,7 @@ class Plateau(ReduceLROnPlateau):
         monitor: name of the metric, as it is logged.
         mode: whether less (``"min"``) or more (``"max"``) of it is better.
         factor: what the rate is multiplied by, in (0, 1).
-        patience: validations without a better value that are let pass before.
+        patience: epochs with a validation, without a better value, that are let pass before.
         threshold: by which share of the best value another must be better to count; 0 for one that may be negative,
             whose shares point the other way.
         min_lr: the lowest rate.
@@ -279,6 +281,12 @@ def weight_decay_groups(module: nn.Module) -> list[dict[str, Any]]:
         {"params": [parameter for parameter in parameters if id(parameter) not in decayed], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _check_factors(**values: float) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name} must be a share of the optimizer's lr, from 0 to 1, got {value!r}")
 
 
 def _warm(progress: float, warmup: float) -> float:

@@ -538,7 +538,8 @@ def test_subclass_gets_loaders_from_its_splits():
 def test_fewer_samples_than_classes_are_refused(classes, drop_last):
     module = TensorDataModule(numbers(100, 2), torch.arange(100) % classes, batch_size=8, drop_last=drop_last)
     with pytest.raises(
-        DataError, match=f"^the training split has 80 samples, fewer than the {classes} classes: use more"
+        DataError,
+        match=f"^the training split has 80 samples, fewer than the {classes} classes that its labels count: use more",
     ):
         module.setup()
 

@@ -206,7 +206,7 @@ def summary_of_seed(accuracy, rival, seconds, reached=True, dataset="xor"):
         "val/accuracy": 0.1,
         "examined": {"perceptron/accuracy": rival},
         "seconds": {"total": seconds, "fit": 0.5, "test": 0.25},
-        "claims": [{"metric": "test/accuracy", "value": accuracy, "reached": reached}],
+        "claims": [{"metric": "test/accuracy", "value": accuracy, "reached": reached, "bar": 0.7, "mode": "max"}],
     }
 
 
@@ -230,7 +230,7 @@ def test_the_statistics_are_mean_deviation_and_range():
         "test/accuracy: 0.75 +- 0.25 (0.5 to 1)",  # deviation of the sample: sqrt(2 * 0.25^2 / 2)
         "seconds: 2 +- 1 (1 to 3)",
         "perceptron/accuracy: 0.625 +- 0.18 (0.5 to 0.75)",
-        "claim test/accuracy: reached by 2 of 3 runs; mean 0.75",
+        "claim test/accuracy: mean 0.75 reaches 0.7; reached by 2 of 3 runs",
     ]
 
 
@@ -245,7 +245,7 @@ def test_a_figure_that_no_run_has_ends_in_a_line_nevertheless():
     runs = [summary_of_seed(None, None, 1.0, reached=False)] * 2
     assert statistics_of(runs)[-2:] == [
         "seconds: 1 +- 0 (1 to 1)",
-        "claim test/accuracy: reached by 0 of 2 runs; mean nan",
+        "claim test/accuracy: mean nan IS SHORT OF 0.7; reached by 0 of 2 runs",
     ]
 
 
@@ -260,6 +260,27 @@ def test_seeds_are_a_range_or_a_list(text, seeds):
 def test_what_are_no_seeds_is_named(text):
     with pytest.raises(argparse.ArgumentTypeError, match=f"such as 0-4 or 1,2,3, each once, got {text!r}"):
         _seeds(text)
+
+
+@pytest.mark.parametrize(("mode", "verdict"), [("max", "IS SHORT OF"), ("min", "reaches")])
+def test_the_verdict_is_on_the_mean_whatever_single_runs_reach(mode, verdict):
+    runs = [summary_of_seed(value, None, 1.0, reached=True) for value in (0.5, 0.8)]
+    for run in runs:
+        run["claims"][0]["mode"] = mode
+    assert statistics_of(runs)[-1] == f"claim test/accuracy: mean 0.65 {verdict} 0.7; reached by 2 of 2 runs"
+
+
+@pytest.mark.parametrize("option", ["--seed_everything", "--run_dir=x", "--resume"])
+def test_what_each_seed_has_of_its_own_is_refused(option):
+    done = seeds_process("xor", option, "7")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {option.partition('=')[0]}: every seed has its own")
+
+
+def test_a_run_without_a_summary_is_named(tmp_path):
+    done = seeds_process("xor", "--seeds", "0", "--keep", str(tmp_path), "--print_config")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "the run of seed 0 left no" in done.stderr
 
 
 def test_an_earlier_run_is_not_taken_for_this_one(tmp_path):
@@ -290,7 +311,7 @@ def test_two_seeds_as_a_process(tmp_path, summary_of):
     assert lines[1].startswith(f"seed 5: test/loss {second['test/loss']:.4g}, ")
     assert lines[1].endswith("(dataset: linear)")
     assert lines[2:] == statistics_of([first, second])
-    assert "claim weight_error: reached by 0 of 2 runs" in done.stdout
+    assert "claim weight_error: mean 0.10072 IS SHORT OF 0.001; reached by 0 of 2 runs" in done.stdout
 
 
 def test_a_run_that_fails_is_answered_by_its_one_line_and_its_exit_code(tmp_path):

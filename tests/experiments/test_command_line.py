@@ -87,6 +87,9 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_two(args, parts, configs
     [
         ("robust_regression", ["--model.loss", "hubr"], ["loss", "'hubr'", "did you mean 'huber'"]),
         ("robust_regression", ["--model.huber_delta", "0"], ["huber_delta", "positive", "0"]),
+        ("multiclass_blobs", ["--model.optimizer", "LBFGS"], ["--model.optimizer", "LBFGS", "parameter groups"]),
+        ("xor", ["--model.optimizer", "SparseAdam"], ["--model.optimizer", "SparseAdam", "sparse gradients only"]),
+        ("xor", ["--model.scheduler.start_factor", "-3"], ["start_factor", "from 0 to 1", "-3"]),
         (
             "robust_regression",
             ["--model.in_features", "3"],
@@ -137,7 +140,11 @@ def test_every_experiment_answers_in_one_line(experiment, args, parts, capsys):
 @pytest.mark.parametrize(
     ("experiment", "args", "parts"),
     [
-        ("xor", ["--model.scheduler", "Plateau", "--trainer.limit_val_batches", "0"], ["val/loss", "not available"]),
+        (
+            "xor",
+            ["--model.scheduler", "Plateau", "--trainer.limit_val_batches", "0"],
+            ["Plateau", "val/loss", "limit_val_batches=0"],
+        ),
         ("linear_regression_from_scratch", ["--trainer.gradient_clip_val", "1"], ["clip", "manual"]),
         ("xor", ["--model.in_features", "3"], ["(batch, 3)", "(50, 2)", "in_features=3"]),
         ("linear_regression", ["--data.num_features", "3"], ["(batch, 1)", "in_features=1"]),

@@ -314,3 +314,20 @@ def test_what_is_examined_is_tracked(read_wandb, summary_of):
     for name in ("squared_error/mse", "squared_error/mae", "test/mse"):
         assert tracked["summary"][name] == pytest.approx(metrics[name], rel=1e-6)
     assert summary_of("run")["examined"]["squared_error/mse"] == metrics["squared_error/mse"]
+
+
+@pytest.mark.parametrize("option", [["--trainer.limit_test_batches", "2"], ["--trainer.fast_dev_run", "true"]])
+def test_a_part_of_the_test_split_proves_nothing(option, capsys):
+    xor.main(["--tracking", "csv", "--run_dir", "part", "--data.eval_batch_size", "100", *option])
+    summary = json.loads(Path("part/summary.json").read_text())
+    assert (summary["limit"], summary["claims"]) == (None, [])
+    assert "claim     none: only a part of the test split was tested" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with():
+    xor.main(["--tracking", "csv", "--run_dir", "first", "--trainer.max_epochs", "1"])
+    begun = ["--tracking", "csv", "--run_dir", "second", "--trainer.max_epochs", "1"]
+    xor.main([*begun, "--model.weights", "first/checkpoints/last.ckpt"])
+    Path("first/checkpoints/last.ckpt").unlink()
+    xor.main(["--resume", "second", "--trainer.max_epochs", "2"])
+    assert json.loads(Path("second/summary.json").read_text())["epochs"] == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins import MixedPrecision, Precision
@@ -30,6 +31,11 @@ _OPTIMIZER_KEY = "optimizer_settings"
 _CLASSES_KEY = "optimizer_classes"
 
 
+def at_least_32_bits(outputs: Tensor) -> Tensor:
+    """Outputs of half precision in 32 bits, others as they are."""
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
+
+
 class TargetError(ValueError):
     """Targets, or a network's outputs, that do not fit the task."""
 
@@ -38,9 +44,9 @@ class Task(LightningModule):
     """A network with its loss, metrics, optimizer and schedule; it knows nothing of its data.
 
     A batch is ``(inputs, targets)``. Logged are ``train/loss`` (the mean since the last time, every
-    ``log_every_n_steps``), ``train/loss_epoch``, ``val/loss`` and ``test/loss`` (means over samples), and the
-    metrics, prefixed ``val/`` and ``test/``. Between two log points a training step neither logs nor, on a GPU,
-    waits for the device.
+    ``log_every_n_steps``), ``train/loss_epoch``, ``val/loss`` and ``test/loss`` (means over samples of the loss that
+    is trained, smoothing and weights included), and the metrics, prefixed ``val/`` and ``test/``. Between two log
+    points a training step neither logs nor, on a GPU, waits for the device.
 
     A subclass passes its metrics and defines :meth:`compute_loss`, :meth:`check_targets` and ``predict_step``. All
     arguments but those in :attr:`not_hyperparameters` are saved as hyperparameters and must be plain values.
@@ -53,7 +59,7 @@ class Task(LightningModule):
             ``None`` is AdamW with torch's defaults (lr 1e-3).
         scheduler: makes a learning-rate schedule from the optimizer, such as :class:`zoo.optim.OneCycle`; ``None``
             keeps the rate constant. The schedules of :mod:`zoo.optim` step once an optimizer step and are told the
-            run's length, those of torch step once an epoch, :class:`zoo.optim.Plateau` after each validation.
+            run's length, those of torch step once an epoch, :class:`zoo.optim.Plateau` in epochs with a validation.
 
     Raises:
         TypeError: a network that is no module, or a hyperparameter that a checkpoint could not bring back.
@@ -129,7 +135,7 @@ class Task(LightningModule):
 
     def _shared_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         inputs, targets = batch
-        outputs = self(inputs).float()  # mixed precision ends here: losses and metrics are computed in 32 bits
+        outputs = at_least_32_bits(self(inputs))  # mixed precision ends here, before losses and metrics
         self.check_targets(outputs, targets)
         return outputs, targets, self.compute_loss(outputs, targets)
 
@@ -225,6 +231,10 @@ class Task(LightningModule):
         if isinstance(scheduler, ProgressSchedule):
             config["interval"] = "step"
         if hasattr(scheduler, "monitor"):
+            if scheduler.monitor.startswith("val/") and self.trainer.limit_val_batches == 0:
+                raise MisconfigurationException(
+                    f"{type(scheduler).__name__} looks at {scheduler.monitor}, and limit_val_batches=0 leaves none"
+                )
             config["monitor"] = scheduler.monitor
             # There is something new to look at only after a validation.
             config["frequency"] = self.trainer.check_val_every_n_epoch or 1
@@ -243,7 +253,13 @@ class Task(LightningModule):
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
             Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
         else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            try:
+                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            except RuntimeError as error:
+                raise MisconfigurationException(
+                    f"with precision {self.trainer.precision} the gradients of a fused optimizer cannot be clipped: "
+                    "use fused=False, or bf16-mixed"
+                ) from error
 
     def _check_same_classes(self) -> None:
         """A state belongs to a class: poured into another it fails, or worse, does not."""

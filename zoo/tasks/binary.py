@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 from torchmetrics.utilities.data import dim_zero_cat
 
-from zoo.tasks.base import Batch, TargetError, Task
+from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits
 
 
 class BinaryPrediction(NamedTuple):
@@ -96,7 +96,7 @@ class BinaryClassification(Task):
     def compute_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weight = self._buffers["pos_weight"]
         if weight is not None:
-            weight = weight.float()  # as the outputs are, whatever the module's own precision
+            weight = weight.to(outputs.dtype)  # as the outputs are, whatever the module's own precision
         labels = targets.to(outputs.dtype)
         loss = functional.binary_cross_entropy_with_logits(outputs, labels, pos_weight=weight)
         # On a GPU nobody waits to look at the labels; a loss that is no number ends the run there, too.
@@ -112,7 +112,8 @@ class BinaryClassification(Task):
                 f"targets must be labels 0 and 1 of shape ({len(outputs)},) and type int64 or bool, "
                 f"got {tuple(targets.shape)} and {str(targets.dtype).removeprefix('torch.')}"
             )
-        if targets.device.type == "cpu" and targets.dtype != torch.bool and len(targets):
+        # In training a GPU is not waited for: there the loss tells.
+        if (targets.device.type == "cpu" or not self.training) and targets.dtype != torch.bool and len(targets):
             lowest, highest = (int(bound) for bound in targets.aminmax())
             if lowest < 0 or highest > 1:
                 raise TargetError(f"label {lowest if lowest < 0 else highest} is outside {{0, 1}}")
@@ -123,7 +124,7 @@ class BinaryClassification(Task):
         return torch.sigmoid(outputs), targets.long()
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> BinaryPrediction:
-        probabilities = self.activate(self(batch if isinstance(batch, Tensor) else batch[0]).float())
+        probabilities = self.activate(at_least_32_bits(self(batch if isinstance(batch, Tensor) else batch[0])))
         return BinaryPrediction(probabilities, (probabilities > self.threshold).long())
 
 

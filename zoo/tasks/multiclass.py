@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from zoo.tasks.base import Batch, TargetError, Task
+from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits
 
 
 class ClassPrediction(NamedTuple):
@@ -106,7 +106,7 @@ class MulticlassClassification(Task):
     def compute_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weights = self._buffers["class_weights"]
         if weights is not None:
-            weights = weights.float()  # as the outputs are, whatever the module's own precision
+            weights = weights.to(outputs.dtype)  # as the outputs are, whatever the module's own precision
         return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=self.label_smoothing)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
@@ -119,7 +119,7 @@ class MulticlassClassification(Task):
                 f"targets must be class indices of shape ({len(outputs)},) and type int64, "
                 f"got {tuple(targets.shape)} and {str(targets.dtype).removeprefix('torch.')}"
             )
-        if targets.device.type == "cpu" and len(targets):
+        if (targets.device.type == "cpu" or not self.training) and len(targets):
             lowest, highest = (int(bound) for bound in targets.aminmax())
             if lowest < 0 or highest >= self.num_classes:
                 wrong = lowest if lowest < 0 else highest
@@ -135,5 +135,5 @@ class MulticlassClassification(Task):
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> ClassPrediction:
         inputs = batch if isinstance(batch, Tensor) else batch[0]
-        probabilities = self(inputs).float().softmax(dim=1)
+        probabilities = at_least_32_bits(self(inputs)).softmax(dim=1)
         return ClassPrediction(probabilities, probabilities.argmax(dim=1))

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
 
 from zoo.networks.checks import check_choice
-from zoo.tasks.base import Batch, TargetError, Task
+from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits
 
 REGRESSION_LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "mse": lambda outputs, targets, _: functional.mse_loss(outputs, targets),
@@ -37,7 +37,7 @@ class Regression(Task):
         scheduler: see :class:`Task`.
 
     Raises:
-        ValueError: an unknown loss, or a ``huber_delta`` that is not positive.
+        ValueError: an unknown loss, a ``huber_delta`` that is not positive, or a metric's name that is taken.
         TargetError: in a step, targets that are no floating-point numbers, or whose shape is not the outputs': a column
             would be broadcast against a row, and the loss would be that of every output with every target.
 
@@ -59,6 +59,9 @@ class Regression(Task):
         check_choice("loss", loss, REGRESSION_LOSSES)
         if not 0.0 < huber_delta < float("inf"):
             raise ValueError(f"huber_delta must be a positive number, got {huber_delta!r}")
+        taken = {"loss", "mse", "mae", "r2"} & set(metrics or {})
+        if taken:
+            raise ValueError(f"metrics must have names of their own, got {sorted(taken)[0]!r}")
         super().__init__(
             network=network,
             metrics={"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": _R2Score(), **(metrics or {})},
@@ -96,8 +99,7 @@ class Regression(Task):
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> Tensor:
         """The values, in the targets' shape."""
-        values: Tensor = self(batch if isinstance(batch, Tensor) else batch[0]).float()
-        return values
+        return at_least_32_bits(self(batch if isinstance(batch, Tensor) else batch[0]))
 
 
 class _R2Score(R2Score):

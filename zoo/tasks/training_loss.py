@@ -25,7 +25,8 @@ class NonFiniteLossError(RuntimeError):
         self.kind = kind
         super().__init__(
             f"the {kind} loss became {value} at step {step}: lower the learning rate or clip the gradients "
-            f"(gradient_clip_val=1.0), and look for extreme values in the data{advice and '; '}{advice}"
+            "(gradient_clip_val=1.0), and look for extreme values, or labels that do not fit, in the data"
+            f"{advice and '; '}{advice}"
         )
 
 
