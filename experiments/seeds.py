@@ -1,7 +1,7 @@
 """One experiment under several seeds, each in a process of its own: ``python -m experiments.seeds xor --seeds 0-19``.
 
 Options behind the seeds are the experiment's. The last lines give mean and standard deviation of every test metric, of
-what the experiment adds and of the seconds, and how many of the runs reached each claim.
+what the experiment adds and of the seconds, and whether the mean reaches each claim.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class PolynomialRegressor(Regression):
         degree: highest power.
         in_features: numbers a sample.
         out_features: values a sample.
-        domain: lowest and highest input; ``None`` takes those of the first training batch.
+        domain: lowest and highest input; ``None`` takes those that training shows.
         loss: ``"mse"``, ``"huber"`` or ``"l1"``.
         huber_delta: the residual at which the Huber loss turns into straight lines.
         init: initialisation by name.
