@@ -115,7 +115,7 @@ class Task(LightningModule):
 
     @abstractmethod
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
-        """Raise :class:`TargetError` for targets that do not fit the task; must not wait for a GPU."""
+        """Raise :class:`TargetError` for targets that do not fit the task; must not wait for a GPU in training."""
 
     # ------------------------------------------------------------------ what a subclass may define otherwise
 
