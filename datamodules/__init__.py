@@ -3,8 +3,9 @@
 from datamodules.augment import RandomAffine, RandomShift
 from datamodules.base import InMemoryDataModule, Split, Splits, TensorDataModule
 from datamodules.errors import DataError
-from datamodules.loader import BatchLoader
+from datamodules.loader import BatchLoader, EpochLoader
 from datamodules.mnist import FallbackWarning, MNISTDataModule
+from datamodules.padded import LabelBatch, Padded, PaddedBatch
 from datamodules.synthetic import (
     GaussianBlobsDataModule,
     LinearDataModule,
@@ -17,12 +18,16 @@ from datamodules.synthetic import (
 __all__ = [
     "BatchLoader",
     "DataError",
+    "EpochLoader",
     "FallbackWarning",
     "GaussianBlobsDataModule",
     "InMemoryDataModule",
+    "LabelBatch",
     "LinearDataModule",
     "MNISTDataModule",
     "MoonsDataModule",
+    "Padded",
+    "PaddedBatch",
     "PolynomialDataModule",
     "RandomAffine",
     "RandomShift",

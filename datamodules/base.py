@@ -16,9 +16,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Generator, Tensor
 
 from datamodules.errors import DataError, check_positive
-from datamodules.loader import Augment, BatchLoader
+from datamodules.loader import Augment, BatchLoader, EpochLoader, Preprocess
+from datamodules.padded import Padded, Samples
 
-ArrayLike = Tensor | npt.NDArray[Any]
+ArrayLike = Tensor | npt.NDArray[Any] | Padded
 
 _CHUNK = 4096  # samples looked at at once, so that checks need little memory beside the data
 
@@ -32,8 +33,8 @@ class Split:
         targets: ``(samples, ...)``.
     """
 
-    features: Tensor
-    targets: Tensor
+    features: Samples
+    targets: Samples
 
     def __len__(self) -> int:
         return len(self.features)
@@ -80,6 +81,8 @@ class InMemoryDataModule(LightningDataModule):
         augment: works on whole training batches, see :data:`datamodules.loader.Augment`.
         drop_last: leave out the last training batch of an epoch if it is not full. Nothing is ever left out in
             evaluation.
+        group_by_length: put samples of like length into the same training batches, which saves padding; for features
+            that are :class:`datamodules.Padded`.
         seed: of the split, the order and the augmentation; ``None`` takes that of ``seed_everything``, else 0.
 
     Raises:
@@ -103,6 +106,7 @@ class InMemoryDataModule(LightningDataModule):
         augment: Augment | None = None,
         drop_last: bool = True,
         seed: int | None = None,
+        group_by_length: bool = False,
     ) -> None:
         super().__init__()
         check_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
@@ -111,6 +115,7 @@ class InMemoryDataModule(LightningDataModule):
         self.standardize = standardize
         self.augment = augment
         self.drop_last = drop_last
+        self.group_by_length = group_by_length
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         self.mean: Tensor | None = None
         self.std: Tensor | None = None
@@ -128,11 +133,15 @@ class InMemoryDataModule(LightningDataModule):
         return self._splits
 
     @property
+    def num_samples_by_split(self) -> dict[str, int]:
+        """Samples of an epoch of each split; there after ``setup``."""
+        return {name: len(getattr(self.splits, name)) for name in ("train", "val", "test")}
+
+    @property
     def description(self) -> str:
         """One line: the name, the size of each split, the shape of a sample, the classes."""
-        splits = self.splits
-        sizes = ", ".join(f"{len(getattr(splits, name)):,} {name}" for name in ("train", "val", "test"))
-        shape = "x".join(map(str, splits.train.features.shape[1:])) or "1"
+        sizes = ", ".join(f"{size:,} {name}" for name, size in self.num_samples_by_split.items())
+        shape = _shape_in_words(self.splits.train.features)
         classes = "" if self.num_classes is None else f", {self.num_classes} classes"
         return f"{self.dataset_name}: {sizes}; samples of {shape}{classes}"
 
@@ -163,11 +172,16 @@ class InMemoryDataModule(LightningDataModule):
             self.batch_size if train else self.eval_batch_size,
             shuffle=train,
             drop_last=train and self.drop_last,
+            group_by_length=train and self.group_by_length,
             seed=self.seed,
             augment=self.augment if train else None,
-            preprocess=None if self.mean is None or self.std is None else Standardize(self.mean, self.std),
+            preprocess=self.preprocess(),
             device=self._data_device(),
         )
+
+    def preprocess(self) -> Preprocess | None:
+        """What is done with the features of every batch: standardised, if they are to be."""
+        return None if self.mean is None or self.std is None else Standardize(self.mean, self.std)
 
     def _data_device(self) -> torch.device | None:
         """The GPU in use, if all splits together take less than a quarter of its free memory."""
@@ -178,7 +192,7 @@ class InMemoryDataModule(LightningDataModule):
         size = sum(split.features.nbytes + split.targets.nbytes for split in splits)
         return device if size < torch.cuda.mem_get_info(device)[0] / 4 else None
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> EpochLoader:
         return self._loader(self.splits.train, train=True)
 
     def val_dataloader(self) -> BatchLoader:
@@ -221,9 +235,9 @@ class TensorDataModule(InMemoryDataModule):
     """Any features and targets, split into training, validation and test, and batched.
 
     Args:
-        features: ``(samples, ...)`` tensor or NumPy array; 64-bit floats become 32-bit.
-        targets: ``(samples, ...)`` tensor or NumPy array; integers become int64 (class indices), 64-bit floats
-            32-bit.
+        features: ``(samples, ...)`` tensor or NumPy array, or :class:`Padded` samples of different lengths; 64-bit
+            floats become 32-bit.
+        targets: likewise; integers become int64 (class indices), 64-bit floats 32-bit.
         val_size: samples for validation: a share in (0, 1), or a number.
         test_size: samples for the test, likewise; ignored if ``test`` is given.
         test: a test set of its own, ``(features, targets)``, used whole and in order.
@@ -233,6 +247,7 @@ class TensorDataModule(InMemoryDataModule):
         augment: see there.
         drop_last: see there.
         seed: see there.
+        group_by_length: see there.
 
     Raises:
         DataError: empty data, lengths that differ, NaN or infinity, a split that would be empty, a training split
@@ -259,18 +274,22 @@ class TensorDataModule(InMemoryDataModule):
         augment: Augment | None = None,
         drop_last: bool = True,
         seed: int | None = None,
+        group_by_length: bool = False,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, standardize, augment, drop_last, seed)
+        super().__init__(batch_size, eval_batch_size, standardize, augment, drop_last, seed, group_by_length)
+        if group_by_length and not isinstance(features, Padded):
+            raise DataError("group_by_length needs samples of different lengths, given as Padded")
         self._data = as_split(features, targets)
         self._test = None if test is None else as_split(*test)
         self.val_size = val_size
         self.test_size = test_size
         classes = [part.targets for part in (self._data, self._test) if part is not None and len(part)]
-        if all(labels.dtype == torch.int64 and labels.ndim == 1 for labels in classes) and classes:
-            lowest = min(int(labels.min()) for labels in classes)
+        labels = [part for part in classes if isinstance(part, Tensor) and part.dtype == torch.int64 and part.ndim == 1]
+        if classes and len(labels) == len(classes):
+            lowest = min(int(part.min()) for part in labels)
             if lowest < 0:
                 raise DataError(f"label {lowest} is negative: class indices count from 0")
-            self.num_classes = 1 + max(int(labels.max()) for labels in classes)
+            self.num_classes = 1 + max(int(part.max()) for part in labels)
 
     def load_splits(self) -> Splits:
         check_samples("the data", self._data)  # before they are split, so that an error names a sample as it was given
@@ -283,10 +302,16 @@ class TensorDataModule(InMemoryDataModule):
 
 def as_split(features: ArrayLike, targets: ArrayLike) -> Split:
     """Tensors or arrays as a :class:`Split`, in the types that networks and losses take."""
-    return Split(_as_tensor("features", features), _as_tensor("targets", targets, labels=True))
+    return Split(_as_samples("features", features), _as_samples("targets", targets, labels=True))
 
 
-def _as_tensor(name: str, values: ArrayLike, *, labels: bool = False) -> Tensor:
+def _as_samples(name: str, values: ArrayLike, *, labels: bool = False) -> Samples:
+    if isinstance(values, Padded):
+        return Padded(_as_tensor(name, values.values, labels=labels), values.lengths, values.dim, values.labels)
+    return _as_tensor(name, values, labels=labels)
+
+
+def _as_tensor(name: str, values: object, *, labels: bool = False) -> Tensor:
     if isinstance(values, np.ndarray):
         try:
             # Torch takes neither another byte order, nor an array that may not be written to, nor negative strides.
@@ -348,7 +373,8 @@ def check_samples(name: str, samples: Split) -> None:
     if len(samples) == 0:
         raise DataError(f"there is not a single sample: {name} is empty")
     for field in ("features", "targets"):
-        values: Tensor = getattr(samples, field)
+        found: Samples = getattr(samples, field)
+        values = found.values if isinstance(found, Padded) else found
         if not (values.is_floating_point() or values.is_complex()):
             continue
         for start in range(0, len(values), _CHUNK):
@@ -363,15 +389,26 @@ def check_samples(name: str, samples: Split) -> None:
                 )
 
 
-def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature, or of each channel of images, over the samples.
+def _shape_in_words(samples: Samples) -> str:
+    shape = list(map(str, samples.shape[1:]))
+    if isinstance(samples, Padded):
+        shortest, longest = (int(bound) for bound in samples.lengths.aminmax())
+        shape[samples.dim - 1] = str(longest) if shortest == longest else f"({shortest} to {longest})"
+    return "x".join(shape) or "1"
+
+
+def feature_statistics(features: Samples) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, or of each channel of images, over the samples and valid steps.
 
     Shape:
-        ``(samples, n)`` → two of ``(n,)``; ``(samples, channels, height, width)`` → two of ``(channels, 1, 1)``.
+        ``(samples, n)`` → two of ``(n,)``; ``(samples, channels, height, width)`` → two of ``(channels, 1, 1)``; padded
+        ``(samples, steps, n)`` → two of ``(n,)``.
 
     Raises:
         DataError: a feature or channel is constant.
     """
+    if isinstance(features, Padded):
+        return _padded_statistics(features)
     axes = [axis for axis in range(features.ndim) if axis != 1]
     shape = features.shape[1:2] + (1,) * (features.ndim - 2)
     total = torch.zeros(features.shape[1:2], dtype=torch.float64, device=features.device)
@@ -396,3 +433,13 @@ def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
         )
     mean = mean + pivot.reshape(mean.shape)
     return mean.float().reshape(shape).cpu(), std.float().reshape(shape).cpu()
+
+
+def _padded_statistics(features: Padded) -> tuple[Tensor, Tensor]:
+    """As :func:`feature_statistics`, of features that are those of axis 1, or, where that counts steps, of the last."""
+    values = features.values.unsqueeze(-1) if features.values.ndim == 2 else features.values
+    axis = values.ndim - 1 if features.dim == 1 else 1
+    valid = Padded(values, features.lengths, features.dim).valid.to(values.device).expand(values.shape)
+    mean, std = feature_statistics(values.movedim(axis, -1)[valid.movedim(axis, -1)[..., 0]])
+    shape = (-1,) + (1,) * (values.ndim - 1 - axis)
+    return mean.reshape(shape), std.reshape(shape)

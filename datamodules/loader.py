@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 import torch.distributed
 from torch import Generator, Tensor
 
 from datamodules.errors import DataError, check_positive
+from datamodules.padded import LabelBatch, Padded, PaddedBatch, Samples
 
 Preprocess = Callable[[Tensor], Tensor]
 """Works on the features of a whole batch, such as a normalisation."""
@@ -26,79 +28,81 @@ class LoaderState(TypedDict):
     position: int
 
 
-class BatchLoader:
-    """Batches of features and targets held as tensors, in memory or on a GPU.
+class EpochLoader:
+    """Batches made from sample numbers: the order, the share of each process, and the place for a resume.
 
-    A hundred times the speed of a ``DataLoader`` over single samples, because a batch is one indexing operation,
-    one augmentation and one preprocessing of the whole batch. Lightning takes it as it is: ``len``, ``set_epoch``
-    and the state for an exact resume are here.
-
-    * The order of an epoch is a function of ``(seed, epoch)``; what an augmentation draws, of ``(seed, epoch,
-      batch, rank)``. Without a trainer each whole pass over the loader is the next epoch.
+    * The order of an epoch is a function of ``(seed, epoch)``; what a batch draws, of ``(seed, epoch, batch, rank)``.
+      Without a trainer each whole pass over the loader is the next epoch.
     * ``state_dict`` counts the batches handed out; after ``load_state_dict`` the next pass goes on behind them.
     * In a process group each rank gets its part of every global batch (``batch_size`` a rank); together the ranks
       see each sample of an epoch once. In evaluation nothing is padded or dropped, so a rank may get a batch less.
 
+    A subclass defines :meth:`make_batch`, and :meth:`start_epoch` where a sample differs from epoch to epoch.
+
     Args:
-        features: ``(samples, ...)``, any type.
-        targets: ``(samples, ...)``.
+        num_samples: samples an epoch.
         batch_size: samples a batch and rank.
         shuffle: a new order each epoch.
         drop_last: leave out the last batch of an epoch if it is not full.
-        seed: where the order and the augmentation come from.
-        augment: applied to the features of a batch, before ``preprocess``.
-        preprocess: applied to the features of a batch.
-        device: where the data are kept and the batches made; ``None`` leaves the tensors where they are.
+        group_by_length: put samples of like length into the same batches, which saves padding; for shuffled batches.
+        seed: where the order and all draws come from.
 
     Raises:
-        DataError: no samples, features and targets of different lengths, a batch size below 1, or, with
-            ``drop_last``, fewer samples than one batch.
-
-    Example:
-        >>> loader = BatchLoader(torch.arange(5.0), torch.arange(5), batch_size=2)
-        >>> [targets.tolist() for _, targets in loader]
-        [[0, 1], [2, 3], [4]]
+        DataError: no samples, a batch size below 1, grouping without shuffling, or, with ``drop_last``, fewer samples
+            than one batch.
     """
 
     def __init__(
         self,
-        features: Tensor,
-        targets: Tensor,
+        num_samples: int,
         batch_size: int,
         *,
         shuffle: bool = False,
         drop_last: bool = False,
+        group_by_length: bool = False,
         seed: int = 0,
-        augment: Augment | None = None,
-        preprocess: Preprocess | None = None,
-        device: torch.device | None = None,
     ) -> None:
         check_positive(batch_size=batch_size)
-        if len(features) != len(targets):
-            raise DataError(f"there are {len(features)} features but {len(targets)} targets: each sample needs both")
-        if len(features) == 0:
+        if num_samples == 0:
             raise DataError("there is not a single sample: the data, or this split of them, are empty")
-        self.features = features if device is None else features.to(device)
-        self.targets = targets if device is None else targets.to(device)
+        if group_by_length and not shuffle:
+            raise DataError("group_by_length is for shuffled batches: without shuffle the samples keep their order")
+        self.num_samples = num_samples
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.group_by_length = group_by_length
         self.seed = seed
-        self.augment = augment
-        self.preprocess = preprocess
         self.epoch = 0
         self._start = 0  # the first batch of the next pass
         self._position = 0  # batches handed out in this pass
         if (shuffle or drop_last) and len(self) == 0:
             raise DataError(
-                f"{len(features)} training samples are fewer than one batch of {self._global_batch_size}: "
-                f"lower batch_size to at most {max(1, len(features) // _world()[1])}, or use more data"
+                f"{num_samples} training samples are fewer than one batch of {self._global_batch_size}: "
+                f"lower batch_size to at most {max(1, num_samples // _world()[1])}, or use more data"
             )
+
+    # ------------------------------------------------------------------ what a subclass defines
+
+    @abstractmethod
+    def make_batch(self, chosen: Tensor | slice, seed: int) -> Any:
+        """The batch of the samples of these numbers.
+
+        Args:
+            chosen: int64 on the CPU, or a slice.
+            seed: for whatever is drawn.
+        """
+
+    def start_epoch(self, epoch: int) -> Tensor | None:
+        """Prepare the samples of an epoch; their lengths ``(samples,)``, if they have such."""
+        return None
+
+    # ------------------------------------------------------------------ what Lightning asks of a loader
 
     def __len__(self) -> int:
         """Batches that this rank gets in an epoch."""
         rank, world = _world()
-        full, rest = divmod(len(self.features), self._global_batch_size)
+        full, rest = divmod(self.num_samples, self._global_batch_size)
         if self.drop_last or rest == 0:
             return full
         # tensor_split gives the first ranks one sample more. Ranks that train wait for each other in every step, so
@@ -113,7 +117,7 @@ class BatchLoader:
     batch_sampler = None  # Lightning asks every loader that has a sampler
 
     @property
-    def sampler(self) -> BatchLoader:
+    def sampler(self) -> EpochLoader:
         """Itself: Lightning calls ``set_epoch`` on a loader's ``sampler``."""
         return self
 
@@ -131,41 +135,143 @@ class BatchLoader:
         self.epoch = int(state["epoch"])
         self._start = self._position = int(state["position"])
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         # A generator runs nothing before its first next(), so set_epoch may still come after iter().
         if self._start >= len(self):
             self.set_epoch(self.epoch + 1)
         start, self._start = self._start, 0
         epoch = self.epoch
-        order = self._order(epoch)
+        order = self._order(epoch, self.start_epoch(epoch))
         rank, world = _world()
-        generator = Generator(device=self.features.device) if self.augment is not None else None
         for position in range(start, len(self)):
             first = position * self._global_batch_size
-            last = min(first + self._global_batch_size, len(self.features))
+            last = min(first + self._global_batch_size, self.num_samples)
             if world > 1:
                 first, last = _share(first, last, rank, world)
-            if order is None:
-                # Copies, as the others are: whoever gets a batch may change it.
-                features, targets = self.features[first:last].clone(), self.targets[first:last].clone()
-            else:
-                chosen = order[first:last]
-                features, targets = self.features.index_select(0, chosen), self.targets.index_select(0, chosen)
-            if self.augment is not None and generator is not None:
-                generator.manual_seed(_mix(self.seed, epoch, position, rank))
-                features = self.augment(features, generator)
-            if self.preprocess is not None:
-                features = self.preprocess(features)
+            chosen = slice(first, last) if order is None else order[first:last]
+            batch = self.make_batch(chosen, _mix(self.seed, epoch, position, rank))
             self._position = position + 1
-            yield features, targets
+            yield batch
         self.set_epoch(epoch + 1)
 
-    def _order(self, epoch: int) -> Tensor | None:
+    def _order(self, epoch: int, lengths: Tensor | None) -> Tensor | None:
         if not self.shuffle:
             return None
         # Drawn on the CPU, so that every device sees the same order.
         generator = Generator().manual_seed(_mix(self.seed, epoch))
-        return torch.randperm(len(self.features), generator=generator).to(self.features.device)
+        order = torch.randperm(self.num_samples, generator=generator)
+        if not self.group_by_length:
+            return order
+        if lengths is None:
+            raise DataError("group_by_length needs samples of different lengths, given as Padded")
+        return _grouped(order, lengths, self._global_batch_size, generator)
+
+
+class BatchLoader(EpochLoader):
+    """Batches of features and targets held as tensors, in memory or on a GPU.
+
+    A hundred times the speed of a ``DataLoader`` over single samples, because a batch is one indexing operation,
+    one augmentation and one preprocessing of the whole batch. Lightning takes it as it is: ``len``, ``set_epoch``
+    and the state for an exact resume are here, see :class:`EpochLoader`.
+
+    A batch is ``(features, targets)``; of samples that are :class:`Padded` either is a :class:`PaddedBatch`, padded to
+    the longest of the batch.
+
+    Args:
+        features: ``(samples, ...)``, any type.
+        targets: ``(samples, ...)``.
+        batch_size: samples a batch and rank.
+        shuffle: a new order each epoch.
+        drop_last: leave out the last batch of an epoch if it is not full.
+        group_by_length: put samples of like length into the same batches, which saves padding; for shuffled batches
+            of padded features.
+        seed: where the order and the augmentation come from.
+        augment: applied to the features of a batch, before ``preprocess``.
+        preprocess: applied to the features of a batch.
+        device: where the data are kept and the batches made; ``None`` leaves the tensors where they are.
+
+    Raises:
+        DataError: no samples, features and targets of different lengths, a batch size below 1, grouping without
+            shuffling or without lengths, or, with ``drop_last``, fewer samples than one batch.
+
+    Example:
+        >>> loader = BatchLoader(torch.arange(5.0), torch.arange(5), batch_size=2)
+        >>> [targets.tolist() for _, targets in loader]
+        [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        features: Samples,
+        targets: Samples,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        group_by_length: bool = False,
+        seed: int = 0,
+        augment: Augment | None = None,
+        preprocess: Preprocess | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        if len(features) != len(targets):
+            raise DataError(f"there are {len(features)} features but {len(targets)} targets: each sample needs both")
+        if group_by_length and not isinstance(features, Padded):
+            raise DataError("group_by_length needs samples of different lengths, given as Padded")
+        super().__init__(
+            len(features),
+            batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            group_by_length=group_by_length,
+            seed=seed,
+        )
+        self.features = features if device is None else features.to(device)
+        self.targets = targets if device is None else targets.to(device)
+        self.augment = augment
+        self.preprocess = preprocess
+        self._generator: Generator | None = None
+
+    def start_epoch(self, epoch: int) -> Tensor | None:
+        return self.features.lengths if isinstance(self.features, Padded) else None
+
+    def make_batch(self, chosen: Tensor | slice, seed: int) -> tuple[Any, Any]:
+        features, targets = take(self.features, chosen), take(self.targets, chosen)
+        if isinstance(features, PaddedBatch):
+            return features._replace(values=self._prepare(features.values, seed)), targets
+        return self._prepare(features, seed), targets
+
+    def _prepare(self, features: Tensor, seed: int) -> Tensor:
+        if self.augment is not None:
+            self._generator = self._generator or Generator(device=features.device)
+            features = self.augment(features, self._generator.manual_seed(seed))
+        return features if self.preprocess is None else self.preprocess(features)
+
+
+def take(samples: Samples, chosen: Tensor | slice) -> Any:
+    """The chosen samples, in memory of their own and padded no further than need be."""
+    if isinstance(samples, Padded):
+        lengths = take(samples.lengths, chosen)
+        longest = int(lengths.max()) if len(lengths) else 0
+        values = take(samples.values.narrow(samples.dim, 0, longest), chosen)
+        return LabelBatch(values, lengths) if samples.labels else PaddedBatch(values, lengths)
+    if isinstance(chosen, slice):
+        return samples[chosen].clone()  # as an index gives copies: whoever gets a batch may change it
+    return samples.index_select(0, chosen.to(samples.device))
+
+
+_POOL = 64  # batches sorted together: enough for like lengths, few enough for batches that differ in each epoch
+
+
+def _grouped(order: Tensor, lengths: Tensor, batch_size: int, generator: Generator) -> Tensor:
+    """The order with samples of like length in each batch; the batches themselves in random order."""
+    full = len(order) - len(order) % batch_size
+    pools = [pool[lengths[pool].argsort(stable=True)] for pool in torch.split(order[:full], _POOL * batch_size)]
+    if not pools:
+        return order
+    batches = torch.cat(pools).reshape(-1, batch_size)
+    shuffled = batches[torch.randperm(len(batches), generator=generator)].flatten()
+    return torch.cat([shuffled, order[full:]])
 
 
 def _world() -> tuple[int, int]:

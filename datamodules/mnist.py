@@ -15,6 +15,7 @@ from datamodules.base import InMemoryDataModule, Split, Splits, random_split, sp
 from datamodules.errors import DataError
 from datamodules.loader import Augment
 from datamodules.mnist_files import MNISTFiles
+from datamodules.padded import dense
 
 DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST", "digits"]
 DATASETS: tuple[DatasetName, ...] = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "digits")
@@ -140,12 +141,14 @@ class MNISTDataModule(InMemoryDataModule):
             val_size = min(val_size, _DIGITS_LARGEST_VAL)
             repeats = _DIGITS_REPEATS
         rest, val = random_split(train, [split_size("val_size", val_size, len(train))], self.seed)
-        rest = Split(rest.features.repeat(repeats, 1, 1, 1), rest.targets.repeat(repeats))
+        rest = Split(dense(rest.features).repeat(repeats, 1, 1, 1), dense(rest.targets).repeat(repeats))
         return Splits(*(self._sized(split) for split in (rest, val, test)))
 
     def _sized(self, split: Split) -> Split:
-        targets = functional.one_hot(split.targets, self.num_classes).float() if self.one_hot else split.targets
-        return Split(resize(split.features, self.image_size), targets)
+        targets = dense(split.targets)
+        if self.one_hot:
+            targets = functional.one_hot(targets, self.num_classes).float()
+        return Split(resize(dense(split.features), self.image_size), targets)
 
     def _raw(self) -> tuple[Split, Split]:
         """Training and test set, ``(samples, 1, 28, 28)`` uint8 and ``(samples,)`` int64."""

@@ -8,6 +8,7 @@ import torch
 
 from datamodules import InMemoryDataModule, PolynomialDataModule, Split
 from datamodules.base import Standardize
+from datamodules.padded import dense
 from experiments.claims import Claim
 from zoo import Task
 
@@ -48,9 +49,9 @@ def polynomial_error(task: Task, data: PolynomialDataModule) -> dict[str, float]
     # A basis that is well conditioned on the domain; the solution is that of plain powers.
     solution = np.polynomial.Legendre.fit(features[:, 0], targets[:, 0], data.degree, domain=[data.low, data.high])
     test = data.splits.test
-    expected = solution(test.features[:, 0].double().numpy())
+    expected = solution(dense(test.features)[:, 0].double().numpy())
     with torch.no_grad():
-        predicted = task.eval()(_as_seen(test, data).features.to(task.device))[:, 0].double().cpu().numpy()
+        predicted = task.eval()(dense(_as_seen(test, data).features).to(task.device))[:, 0].double().cpu().numpy()
     return {"prediction_error": float(np.abs(predicted - expected).max() / targets.std())}
 
 
@@ -58,8 +59,8 @@ def _as_seen(split: Split, data: InMemoryDataModule) -> Split:
     """A split as the network sees it: the splits themselves are unscaled."""
     if data.mean is None or data.std is None:
         return split
-    return Split(Standardize(data.mean, data.std)(split.features), split.targets)
+    return Split(Standardize(data.mean, data.std)(dense(split.features)), split.targets)
 
 
 def _arrays(split: Split) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return split.features.double().cpu().numpy(), split.targets.double().cpu().numpy()
+    return dense(split.features).double().cpu().numpy(), dense(split.targets).double().cpu().numpy()

@@ -67,9 +67,9 @@ def versions() -> dict[str, str]:
 def data_facts(data: object) -> dict[str, Any]:
     """The data really used: their name, and the samples of each split."""
     facts: dict[str, Any] = {"dataset": getattr(data, "dataset_name", type(data).__name__)}
-    splits = getattr(data, "splits", None)
-    if splits is not None:
-        facts["samples"] = {name: len(getattr(splits, name)) for name in ("train", "val", "test")}
+    samples = getattr(data, "num_samples_by_split", None)
+    if samples is not None:
+        facts["samples"] = samples
     return facts
 
 

@@ -8,15 +8,18 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 import zoo
-from datamodules import BatchLoader, TensorDataModule
+from datamodules import BatchLoader, Padded, TensorDataModule
 from zoo import (
     BinaryClassification,
     BinaryMLPClassifier,
     CNNClassifier,
+    CRNNTranscriber,
     GradientDescentRegression,
     LeNet5Classifier,
     LinearRegressor,
     LinearRegressorFromScratch,
+    LSTMClassifier,
+    LSTMForecaster,
     MLPClassifier,
     MLPRegressor,
     MulticlassClassification,
@@ -24,6 +27,8 @@ from zoo import (
     PolynomialRegressor,
     Regression,
     RegularizedMLPClassifier,
+    RNNClassifier,
+    SequenceTranscription,
     SoftmaxClassifier,
     Task,
 )
@@ -85,6 +90,45 @@ OTHER_CNN = OTHER_CLASSES | {
 }
 LENET = CLASSES | {"in_channels": 1, "activation": "tanh"}
 OTHER_LENET = OTHER_CLASSES | {"in_channels": 3, "activation": "prelu", "init": "kaiming"}
+RECURRENT = {"num_layers": 1, "bidirectional": False, "dropout": 0.0}
+OTHER_RECURRENT = {"num_layers": 2, "bidirectional": True, "dropout": 0.5, "hidden": 7}
+LSTM = CLASSES | RECURRENT | {"in_features": 28, "hidden": 128}
+OTHER_LSTM = OTHER_CLASSES | OTHER_RECURRENT | {"in_features": 3}
+RNN, OTHER_RNN = LSTM | {"cell": "rnn"}, OTHER_LSTM | {"cell": "gru"}
+FORECASTER = {"num_layers": 1, "dropout": 0.0, "hidden": 64, "horizon": 1, "in_features": 1}
+FORECASTER |= {"loss": "mse", "huber_delta": 1.0, "init": None}
+OTHER_FORECASTER = {"num_layers": 2, "dropout": 0.5, "hidden": 7, "horizon": 3, "in_features": 2}
+OTHER_FORECASTER |= {"loss": "l1", "huber_delta": 0.5, "init": "xavier"}
+CRNN = {
+    "alphabet": "0123456789",
+    "in_channels": 1,
+    "image_height": 28,
+    "channels": (16, 32, 64),
+    "halve_width": 2,
+    "hidden": 96,
+    "cell": "lstm",
+    "num_layers": 1,
+    "dropout": 0.0,
+    "activation": "relu",
+    "decoder": "greedy",
+    "beam_width": 10,
+    "init": None,
+}
+OTHER_CRNN = {
+    "alphabet": "ab \u00fc",
+    "in_channels": 3,
+    "image_height": 12,
+    "channels": (4, 6),
+    "halve_width": 1,
+    "hidden": 5,
+    "cell": "gru",
+    "num_layers": 2,
+    "dropout": 0.5,
+    "activation": "gelu",
+    "decoder": "beam",
+    "beam_width": 3,
+    "init": "xavier",
+}
 LEAVES = [
     pytest.param(leaf, arguments, expected, id=f"{leaf.__name__}{'-other' if arguments else ''}")
     for leaf, default, other in [
@@ -99,6 +143,10 @@ LEAVES = [
         (RegularizedMLPClassifier, REGULARIZED, OTHER_REGULARIZED),
         (CNNClassifier, CNN, OTHER_CNN),
         (LeNet5Classifier, LENET, OTHER_LENET),
+        (RNNClassifier, RNN, OTHER_RNN),
+        (LSTMClassifier, LSTM, OTHER_LSTM),
+        (LSTMForecaster, FORECASTER, OTHER_FORECASTER),
+        (CRNNTranscriber, CRNN, OTHER_CRNN),
     ]
     for arguments, expected in [({}, default), (other, other)]
 ]
@@ -108,11 +156,15 @@ RUNS = [
     for given in (False, True)
     if not (given and leaf.values[0] is LinearRegressorFromScratch)  # it has no optimizer
 ]
-TASKS = {Task, Regression, GradientDescentRegression, BinaryClassification, MulticlassClassification}
+TASKS = {
+    *(Task, Regression, GradientDescentRegression, BinaryClassification, MulticlassClassification),
+    SequenceTranscription,
+}
 METRICS = {
     Regression: {"loss", "mse", "mae", "r2"},
     BinaryClassification: {"loss", "accuracy", "f1", "auroc", "average_precision"},
     MulticlassClassification: {"loss", "accuracy", "f1", "top2_accuracy", "ece"},
+    SequenceTranscription: {"loss", "cer", "sequence_accuracy"},
 }
 
 
@@ -122,16 +174,31 @@ def kind_of(task):
 
 
 def make_samples(task, size=24):
-    """Random inputs that the leaf takes, and targets of its kind."""
+    """Random inputs that the leaf takes, and targets of its kind; sequences are of different lengths."""
     arguments = task.hparams
-    if "in_channels" in arguments:
+    if kind_of(task) is SequenceTranscription:
+        images = torch.randn(size, arguments["in_channels"], arguments["image_height"], 40)
+        labels = 1 + torch.arange(size * 3).reshape(size, 3) % len(arguments["alphabet"])
+        return (
+            Padded(images, 28 + torch.arange(size) % 13, dim=3),
+            Padded(labels, 1 + torch.arange(size) % 3, labels=True),
+        )
+    if "num_layers" in arguments:
+        features = Padded(torch.randn(size, 6, arguments["in_features"]), 1 + torch.arange(size) % 6)
+    elif "in_channels" in arguments:
         side = task.network.image_size
         features = torch.randn(size, arguments["in_channels"], side, side)
     else:
         features = torch.randn(size, arguments["in_features"])
     if kind_of(task) is Regression:
-        return features, torch.randn(size, arguments["out_features"])
+        return features, torch.randn(size, arguments.get("out_features") or arguments["horizon"])
     return features, torch.arange(size) % arguments.get("num_classes", 2)
+
+
+def make_batch(task, size):
+    """All the samples in one batch."""
+    [batch] = BatchLoader(*make_samples(task, size), batch_size=size)
+    return batch
 
 
 def make_batches(task):
@@ -140,7 +207,8 @@ def make_batches(task):
 
 
 def tensors(prediction):
-    return [prediction] if isinstance(prediction, torch.Tensor) else list(prediction)
+    parts = [prediction] if isinstance(prediction, torch.Tensor) else prediction
+    return [part for part in parts if isinstance(part, torch.Tensor)]
 
 
 def save(trainer, task, path):
@@ -173,9 +241,12 @@ def test_a_leaf_trains_predicts_and_comes_back_from_its_checkpoint_alone(
     result = trainer.test(task, make_batches(task), verbose=False)[0]
     assert set(result) == {f"test/{name}" for name in METRICS[kind]}
     predictions = trainer.predict(task, make_batches(task))
-    width = {Regression: (expected.get("out_features"),), BinaryClassification: ()}.get(
-        kind, (task.hparams.get("num_classes"),)
-    )
+    width = {
+        Regression: (expected.get("out_features") or expected.get("horizon"),),
+        BinaryClassification: (),
+        MulticlassClassification: (expected.get("num_classes"),),
+        SequenceTranscription: (),
+    }[kind]
     assert [tensors(prediction)[0].shape for prediction in predictions] == [(3, *width), (1, *width)]
 
     path = tmp_path / "model.ckpt"
@@ -187,14 +258,13 @@ def test_a_leaf_trains_predicts_and_comes_back_from_its_checkpoint_alone(
     assert {name: (type(value), value) for name, value in again.hparams.items()} == {
         name: (type(value), value) for name, value in expected.items()
     }
-    features, targets = make_samples(task, 5)
-    outputs = task.eval()(features)
-    assert torch.equal(again.eval()(features), outputs)
-    for one, other in zip(
-        tensors(again.predict_step(features)), tensors(task.predict_step((features, targets))), strict=True
-    ):
-        assert torch.equal(one, other)
-    assert torch.equal(again.compute_loss(outputs, targets), task.compute_loss(outputs, targets))
+    batch = make_batch(task, 5)
+    outputs = task.eval().outputs_of(batch)
+    assert torch.equal(again.eval().outputs_of(batch), outputs)
+    one, other = again.predict_step((batch[0],)), task.predict_step(batch)
+    assert all(map(torch.equal, tensors(one), tensors(other)))
+    assert kind is not SequenceTranscription or one.texts == other.texts
+    assert torch.equal(again._shared_step(batch)[2], task._shared_step(batch)[2])
     assert make_trainer().test(again, make_batches(again), verbose=False)[0].keys() == result.keys()
 
 
@@ -266,9 +336,9 @@ def test_a_leaf_begins_with_the_weights_in_a_file(make_trainer, tmp_path, leaf, 
     trainer.save_checkpoint(tmp_path / "second.ckpt")
     path.unlink()
     third = leaf.load_from_checkpoint(tmp_path / "second.ckpt")
-    features, _ = make_samples(second)
-    assert torch.equal(third.eval()(features), second.eval()(features))
-    assert not torch.equal(third(features), first.eval()(features))
+    batch = make_batch(second, 24)
+    assert torch.equal(third.eval().outputs_of(batch), second.eval().outputs_of(batch))
+    assert not torch.equal(third.outputs_of(batch), first.eval().outputs_of(batch))
     with pytest.raises(CheckpointError, match=r"there is no checkpoint file .*first\.ckpt"):
         leaf(**arguments, weights=str(path))
 

@@ -57,7 +57,7 @@ def test_gradients_do_not_come_from_the_padding():
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        (torch.tensor([7, 0, 4]), "sequence 1 has length 0"),
+        (torch.tensor([7, 0, 4]), "sequence 1 has length 0: each has at least one of the steps"),
         (torch.tensor([7, 1, 8]), "sequence 2 has length 8, but the batch is padded to 7 steps"),
         (torch.tensor([7, 1]), r"lengths must be of shape \(3,\)"),
         (torch.tensor([7.0, 1.0, 4.0]), "type int64, got .* float32"),
@@ -138,9 +138,20 @@ def test_the_number_of_steps_is_the_width_halved_as_often_as_asked(halve_width, 
     [
         (torch.zeros(3, 1, 15, 40), None, r"expected images of shape \(batch, 1, 16, width\), got \(3, 1, 15, 40\)"),
         (torch.zeros(3, 2, 16, 40), None, r"got \(3, 2, 16, 40\)"),
-        (torch.zeros(3, 1, 16, 40), torch.tensor([40, 3, 5]), "has length 0"),
+        (
+            torch.zeros(3, 1, 16, 40),
+            torch.tensor([40, 3, 5]),
+            "image 1 is 3 wide: no step is left of it when halved 2 times",
+        ),
+        (torch.zeros(3, 1, 16, 40), torch.tensor([40, 0, 5]), "image 1 has length 0"),
+        (torch.zeros(3, 1, 16, 40), torch.tensor([40, 40]), r"lengths must be of shape \(3,\)"),
+        (torch.zeros(3, 1, 16, 40), torch.ones(3, device="meta"), "lengths must stay on the CPU, got them on meta"),
         (torch.zeros(3, 1, 16, 3), None, "3 wide have no step left when halved 2 times"),
-        (torch.zeros(3, 1, 16, 40), torch.tensor([44, 40, 40]), "has length 11, but the batch is padded to 10"),
+        (
+            torch.zeros(3, 1, 16, 40),
+            torch.tensor([41, 40, 40]),
+            "image 0 has length 41, but the batch is padded to 40 columns",
+        ),
     ],
 )
 def test_images_and_widths_that_do_not_fit_are_refused(images, widths, message):

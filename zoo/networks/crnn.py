@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.networks.blocks import make_activation
 from zoo.networks.checks import ShapeError, check_batch, check_fraction, check_positive
-from zoo.networks.recurrent import Recurrent
+from zoo.networks.recurrent import Recurrent, check_lengths
 
 
 class CRNN(nn.Module):
@@ -107,8 +107,15 @@ class CRNN(nn.Module):
             )
         if images.shape[3] >> self.halve_width < 1:
             raise ShapeError(f"images {images.shape[3]} wide have no step left when halved {self.halve_width} times")
+        if widths is not None:
+            check_lengths(widths, len(images), images.shape[3], "image", "columns")
+            if int(widths.min()) >> self.halve_width < 1:
+                raise ShapeError(
+                    f"image {int(widths.argmin())} is {int(widths.min())} wide: no step is left of it when halved "
+                    f"{self.halve_width} times"
+                )
         features = images.contiguous(memory_format=torch.channels_last)
-        steps = None if widths is None else widths.clone()
+        steps = widths
         if steps is not None:
             features = _blank(features, steps)
         for index, block in enumerate(self.blocks):

@@ -110,8 +110,12 @@ def check_sequences(inputs: Tensor, lengths: Tensor | None, in_features: int) ->
     batch, steps = inputs.shape[:2]
     if batch == 0 or steps == 0:
         raise ShapeError(f"there is nothing to read in sequences of shape {tuple(inputs.shape)}")
-    if lengths is None:
-        return
+    if lengths is not None:
+        check_lengths(lengths, batch, steps)
+
+
+def check_lengths(lengths: Tensor, batch: int, padded: int, kind: str = "sequence", unit: str = "steps") -> None:
+    """Raise :class:`ShapeError` unless there is a length from 1 to ``padded`` for each sample, on the CPU."""
     if lengths.device.type != "cpu":
         raise ShapeError(f"lengths must stay on the CPU, got them on {lengths.device}: lengths.cpu()")
     if lengths.shape != (batch,) or lengths.dtype != torch.int64:
@@ -121,8 +125,10 @@ def check_sequences(inputs: Tensor, lengths: Tensor | None, in_features: int) ->
         )
     shortest, longest = (int(bound) for bound in lengths.aminmax())
     if shortest < 1:
-        raise ShapeError(f"sequence {int(lengths.argmin())} has length {shortest}: a sequence has at least one step")
-    if longest > steps:
         raise ShapeError(
-            f"sequence {int(lengths.argmax())} has length {longest}, but the batch is padded to {steps} steps"
+            f"{kind} {int(lengths.argmin())} has length {shortest}: each has at least one of the {unit} of its batch"
+        )
+    if longest > padded:
+        raise ShapeError(
+            f"{kind} {int(lengths.argmax())} has length {longest}, but the batch is padded to {padded} {unit}"
         )

@@ -24,7 +24,11 @@ from zoo.checkpointing import CheckpointError, read_checkpoint, require_plain
 from zoo.optim import ProgressSchedule, UnknownLengthError, apply_changed_settings, optimizer_settings
 from zoo.tasks.training_loss import NonFiniteLossError, TrainingLoss
 
-Batch = tuple[Tensor, Tensor]
+Inputs = Tensor | tuple[Tensor, Tensor]
+"""What a network reads: a tensor, or padded sequences and their lengths ``(batch,)`` int64, which stay on the CPU."""
+
+Batch = tuple[Inputs, Any]
+"""Inputs and targets."""
 
 _TRAINING_LOSS_KEY = "training_loss"
 _OPTIMIZER_KEY = "optimizer_settings"
@@ -43,10 +47,12 @@ class TargetError(ValueError):
 class Task(LightningModule):
     """A network with its loss, metrics, optimizer and schedule; it knows nothing of its data.
 
-    A batch is ``(inputs, targets)``. Logged are ``train/loss`` (the mean since the last time, every
-    ``log_every_n_steps``), ``train/loss_epoch``, ``val/loss`` and ``test/loss`` (means over samples of the loss that
-    is trained, smoothing and weights included), and the metrics, prefixed ``val/`` and ``test/``. Between two log
-    points a training step neither logs nor, on a GPU, waits for the device.
+    A batch is ``(inputs, targets)``. Inputs of different lengths are a pair, padded inputs and their lengths, and the
+    network is called with both; the lengths belong on the CPU, where a named tuple with a ``to`` of its own, such as
+    :class:`datamodules.PaddedBatch`, keeps them when Lightning moves the batch. Logged are ``train/loss`` (the mean
+    since the last time, every ``log_every_n_steps``), ``train/loss_epoch``, ``val/loss`` and ``test/loss`` (means over
+    samples of the loss that is trained, smoothing and weights included), and the metrics, prefixed ``val/`` and
+    ``test/``. Between two log points a training step neither logs nor, on a GPU, waits for the device.
 
     A subclass passes its metrics and defines :meth:`compute_loss`, :meth:`check_targets` and ``predict_step``. All
     arguments but those in :attr:`not_hyperparameters` are saved as hyperparameters and must be plain values.
@@ -110,16 +116,16 @@ class Task(LightningModule):
     # ------------------------------------------------------------------ what a subclass defines
 
     @abstractmethod
-    def compute_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def compute_loss(self, outputs: Tensor, targets: Any) -> Tensor:
         """The mean loss of a batch, a scalar."""
 
     @abstractmethod
-    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+    def check_targets(self, outputs: Tensor, targets: Any) -> None:
         """Raise :class:`TargetError` for targets that do not fit the task; must not wait for a GPU in training."""
 
     # ------------------------------------------------------------------ what a subclass may define otherwise
 
-    def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def metric_inputs(self, outputs: Tensor, targets: Any) -> tuple[Any, Any]:
         """What the metrics are updated with; outputs and targets as they are, unless a subclass says otherwise."""
         return outputs, targets
 
@@ -129,13 +135,21 @@ class Task(LightningModule):
 
     # ------------------------------------------------------------------ steps
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.network(inputs)
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        # A network that reads no sequences takes no lengths.
+        outputs: Tensor = self.network(inputs) if lengths is None else self.network(inputs, lengths)
         return outputs
 
-    def _shared_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        inputs, targets = batch
-        outputs = at_least_32_bits(self(inputs))  # mixed precision ends here, before losses and metrics
+    def outputs_of(self, batch: Batch | Tensor) -> Tensor:
+        """The network's outputs for a batch, or for inputs alone that are a tensor.
+
+        Mixed precision ends here, before losses, metrics and predictions.
+        """
+        inputs = batch if isinstance(batch, Tensor) else batch[0]
+        return at_least_32_bits(self(inputs) if isinstance(inputs, Tensor) else self(*inputs))
+
+    def _shared_step(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
+        outputs, targets = self.outputs_of(batch), batch[1]
         self.check_targets(outputs, targets)
         return outputs, targets, self.compute_loss(outputs, targets)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 from torchmetrics.utilities.data import dim_zero_cat
 
-from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits
+from zoo.tasks.base import Batch, TargetError, Task
 
 
 class BinaryPrediction(NamedTuple):
@@ -84,9 +84,9 @@ class BinaryClassification(Task):
         if data_classes is not None and data_classes > 2:
             raise TargetError(f"the data have {data_classes} classes, a binary task has labels 0 and 1")
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The logits, ``(batch,)``."""
-        logits = super().forward(inputs)
+        logits = super().forward(inputs, lengths)
         return logits.squeeze(1) if logits.ndim == 2 and logits.shape[1] == 1 else logits
 
     def activate(self, logits: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class BinaryClassification(Task):
         return torch.sigmoid(outputs), targets.long()
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> BinaryPrediction:
-        probabilities = self.activate(at_least_32_bits(self(batch if isinstance(batch, Tensor) else batch[0])))
+        probabilities = self.activate(self.outputs_of(batch))
         return BinaryPrediction(probabilities, (probabilities > self.threshold).long())
 
 

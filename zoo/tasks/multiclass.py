@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits
+from zoo.tasks.base import Batch, TargetError, Task
 
 
 class ClassPrediction(NamedTuple):
@@ -134,6 +134,5 @@ class MulticlassClassification(Task):
         return outputs.softmax(dim=1).clamp(max=1.0 - torch.finfo(outputs.dtype).eps), targets
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> ClassPrediction:
-        inputs = batch if isinstance(batch, Tensor) else batch[0]
-        probabilities = at_least_32_bits(self(inputs)).softmax(dim=1)
+        probabilities = self.outputs_of(batch).softmax(dim=1)
         return ClassPrediction(probabilities, probabilities.argmax(dim=1))

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
 
 from zoo.networks.checks import check_choice
-from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits
+from zoo.tasks.base import Batch, TargetError, Task
 
 REGRESSION_LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "mse": lambda outputs, targets, _: functional.mse_loss(outputs, targets),
@@ -99,7 +99,7 @@ class Regression(Task):
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> Tensor:
         """The values, in the targets' shape."""
-        return at_least_32_bits(self(batch if isinstance(batch, Tensor) else batch[0]))
+        return self.outputs_of(batch)
 
 
 class _R2Score(R2Score):
