@@ -2,10 +2,12 @@
 
 from datamodules.augment import RandomAffine, RandomShift
 from datamodules.base import InMemoryDataModule, Split, Splits, TensorDataModule
+from datamodules.digit_strings import DigitStringsDataModule
 from datamodules.errors import DataError
 from datamodules.loader import BatchLoader, EpochLoader
 from datamodules.mnist import FallbackWarning, MNISTDataModule
 from datamodules.padded import LabelBatch, Padded, PaddedBatch
+from datamodules.sequences import SineDataModule
 from datamodules.synthetic import (
     GaussianBlobsDataModule,
     LinearDataModule,
@@ -18,6 +20,7 @@ from datamodules.synthetic import (
 __all__ = [
     "BatchLoader",
     "DataError",
+    "DigitStringsDataModule",
     "EpochLoader",
     "FallbackWarning",
     "GaussianBlobsDataModule",
@@ -31,6 +34,7 @@ __all__ = [
     "PolynomialDataModule",
     "RandomAffine",
     "RandomShift",
+    "SineDataModule",
     "Split",
     "Splits",
     "SyntheticDataModule",

@@ -141,9 +141,17 @@ class InMemoryDataModule(LightningDataModule):
     def description(self) -> str:
         """One line: the name, the size of each split, the shape of a sample, the classes."""
         sizes = ", ".join(f"{size:,} {name}" for name, size in self.num_samples_by_split.items())
-        shape = _shape_in_words(self.splits.train.features)
         classes = "" if self.num_classes is None else f", {self.num_classes} classes"
-        return f"{self.dataset_name}: {sizes}; samples of {shape}{classes}"
+        return f"{self.dataset_name}: {sizes}; samples of {self.sample_in_words()}{classes}"
+
+    def sample_in_words(self) -> str:
+        """The shape of a sample."""
+        samples = self.splits.train.features
+        shape = list(map(str, samples.shape[1:]))
+        if isinstance(samples, Padded):
+            shortest, longest = (int(bound) for bound in samples.lengths.aminmax())
+            shape[samples.dim - 1] = str(longest) if shortest == longest else f"({shortest} to {longest})"
+        return "x".join(shape) or "1"
 
     def setup(self, stage: str | None = None) -> None:
         if self._splits is not None:
@@ -387,14 +395,6 @@ def check_samples(name: str, samples: Split) -> None:
                     f"the {field} of {name} hold {values[tuple(where)].item()} in sample {where[0]}{place}: "
                     "remove such samples, or fill them in, first"
                 )
-
-
-def _shape_in_words(samples: Samples) -> str:
-    shape = list(map(str, samples.shape[1:]))
-    if isinstance(samples, Padded):
-        shortest, longest = (int(bound) for bound in samples.lengths.aminmax())
-        shape[samples.dim - 1] = str(longest) if shortest == longest else f"({shortest} to {longest})"
-    return "x".join(shape) or "1"
 
 
 def feature_statistics(features: Samples) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from datamodules.augment import RandomAffine, RandomShift
 from datamodules.base import InMemoryDataModule, Split, Splits, random_split, split_size
 from datamodules.errors import DataError
-from datamodules.loader import Augment
+from datamodules.loader import Augment, Preprocess
 from datamodules.mnist_files import MNISTFiles
 from datamodules.padded import dense
 
@@ -64,6 +64,7 @@ class MNISTDataModule(InMemoryDataModule):
         drop_last: leave out the last training batch of an epoch if it is not full.
         seed: of the split, the order and the augmentation; ``None`` takes that of ``seed_everything``, else 0.
         one_hot: targets as ``(samples, 10)`` float32, one where the class is and zero elsewhere, for a regression.
+        as_rows: images as sequences, ``(batch, image_size, image_size)``: from top to bottom a row of pixels a step.
 
     Raises:
         DataError: from the constructor, a value out of range; from ``setup``, data that are missing or damaged.
@@ -84,6 +85,7 @@ class MNISTDataModule(InMemoryDataModule):
         drop_last: bool = True,
         seed: int | None = None,
         one_hot: bool = False,
+        as_rows: bool = False,
     ) -> None:
         _check_choice("dataset", dataset, DATASETS)
         _check_choice("source", source, SOURCES)
@@ -106,6 +108,7 @@ class MNISTDataModule(InMemoryDataModule):
         self.val_size = val_size
         self.image_size = image_size
         self.one_hot = one_hot
+        self.as_rows = as_rows
         self.dataset_name: str = dataset
         self._prepared: tuple[Split, Split] | None = None
         # Plain values only: they are saved in every checkpoint.
@@ -120,6 +123,7 @@ class MNISTDataModule(InMemoryDataModule):
                 "image_size": image_size,
                 "augment": augment if augment is None or isinstance(augment, str) else type(augment).__name__,
                 "one_hot": one_hot,
+                "as_rows": as_rows,
                 "drop_last": drop_last,
                 "seed": self.seed,
             },
@@ -150,6 +154,13 @@ class MNISTDataModule(InMemoryDataModule):
             targets = functional.one_hot(targets, self.num_classes).float()
         return Split(resize(dense(split.features), self.image_size), targets)
 
+    def preprocess(self) -> Preprocess | None:
+        standardize = super().preprocess()
+        return _Rows(standardize) if self.as_rows and standardize is not None else standardize
+
+    def sample_in_words(self) -> str:
+        return f"{self.image_size} rows of {self.image_size} pixels" if self.as_rows else super().sample_in_words()
+
     def _raw(self) -> tuple[Split, Split]:
         """Training and test set, ``(samples, 1, 28, 28)`` uint8 and ``(samples,)`` int64."""
         if self.dataset == "digits":
@@ -170,6 +181,16 @@ class MNISTDataModule(InMemoryDataModule):
             return bundled_digits()
         self.dataset_name = self.dataset
         return _as_images(*train), _as_images(*test)
+
+
+class _Rows:
+    """Standardised images of one channel, ``(batch, 1, rows, columns)``, as sequences ``(batch, rows, columns)``."""
+
+    def __init__(self, standardize: Preprocess) -> None:
+        self.standardize = standardize
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.standardize(images).squeeze(1)
 
 
 def _as_images(images: Tensor, labels: Tensor) -> Split:

@@ -91,6 +91,16 @@ class SyntheticDataModule(InMemoryDataModule):
         # Plain values only, they are saved in every checkpoint; NumPy's 64-bit floats are floats, too.
         self.hparams.update({name: float(value) for name, value in self.hparams.items() if isinstance(value, float)})
 
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Of the features of a sample."""
+        return (self.num_features,)
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Of a sample's target."""
+        return () if self.has_classes else (1,)
+
     @abstractmethod
     def draw(self, streams: dict[str, Stream], start: int, count: int) -> tuple[Floats, npt.NDArray[Any]]:
         """The next ``count`` samples, of which the first is number ``start``.
@@ -101,7 +111,7 @@ class SyntheticDataModule(InMemoryDataModule):
             count: how many.
 
         Returns:
-            Features ``(count, num_features)``, and targets ``(count,)``.
+            Features and targets, ``count`` of each, in any shape with as many numbers a sample.
         """
 
     def load_splits(self) -> Splits:
@@ -117,19 +127,19 @@ class SyntheticDataModule(InMemoryDataModule):
         except MemoryError as error:
             raise _too_large(self.num_samples, self.num_features) from error
         inputs, outputs = torch.from_numpy(features), torch.from_numpy(targets)
-        if not self.has_classes:
-            outputs = outputs.unsqueeze(1)
         parts = [slice(0, train), slice(train, train + val), slice(train + val, None)]
         return Splits(*(Split(inputs[part], outputs[part]) for part in parts))
 
     def _draw_all(self, seen: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
-        features = np.empty((self.num_samples, self.num_features), dtype=np.float32)
-        targets = np.empty(self.num_samples, dtype=np.int64 if self.has_classes else np.float32)
+        features = np.empty((self.num_samples, *self.feature_shape), dtype=np.float32)
+        targets = np.empty((self.num_samples, *self.target_shape), dtype=np.int64 if self.has_classes else np.float32)
         streams = _Streams(self.seed)
         chunk = max(1, min(_CHUNK, _CHUNK_NUMBERS // self.num_features))
         for start in range(0, self.num_samples, chunk):
             count = min(chunk, self.num_samples - start)
-            features[start : start + count], targets[start : start + count] = self.draw(streams, start, count)
+            drawn, wanted = self.draw(streams, start, count)
+            features[start : start + count] = drawn.reshape(count, *self.feature_shape)
+            targets[start : start + count] = wanted.reshape(count, *self.target_shape)
         for start in range(0, seen, _CHUNK):
             self.finish(streams, targets[start : min(start + _CHUNK, seen)])
         return features, targets
@@ -198,10 +208,10 @@ class LinearDataModule(SyntheticDataModule):
         drop_last: bool = True,
         seed: int | None = None,
     ) -> None:
-        _check_number("noise", noise, 0.0)
+        check_number("noise", noise, 0.0)
         if not _is_number(outlier_share) or not 0.0 <= outlier_share < 1.0:
             raise DataError(f"outlier_share must be at least 0 and less than 1, got {outlier_share!r}")
-        _check_number("outlier_shift", outlier_shift, -_LARGEST)
+        check_number("outlier_shift", outlier_shift, -_LARGEST)
         super().__init__(
             num_samples, num_features, val_size, test_size, batch_size, eval_batch_size, standardize, drop_last, seed
         )
@@ -276,13 +286,13 @@ class PolynomialDataModule(SyntheticDataModule):
         check_positive(degree=degree)
         if degree > _LARGEST_DEGREE:
             raise DataError(f"degree must be at most {_LARGEST_DEGREE}, got {degree}")
-        _check_number("low", low, -_LARGEST)
-        _check_number("high", high, -_LARGEST)
+        check_number("low", low, -_LARGEST)
+        check_number("high", high, -_LARGEST)
         if low >= high:
             raise DataError(f"low must be less than high, got {low!r} and {high!r}")
         if high - low < 1e-4 * max(abs(low), abs(high), 1e-26):
             raise DataError(f"low and high must be further apart for 32-bit features, got {low!r} and {high!r}")
-        _check_number("noise", noise, 0.0)
+        check_number("noise", noise, 0.0)
         super().__init__(num_samples, 1, val_size, test_size, batch_size, eval_batch_size, standardize, drop_last, seed)
         self.degree = degree
         self.low = low
@@ -371,7 +381,7 @@ class XORDataModule(SyntheticDataModule):
         drop_last: bool = True,
         seed: int | None = None,
     ) -> None:
-        _check_number("noise", noise, 0.0)
+        check_number("noise", noise, 0.0)
         super().__init__(num_samples, 2, val_size, test_size, batch_size, eval_batch_size, standardize, drop_last, seed)
         self.noise = noise
 
@@ -427,7 +437,7 @@ class MoonsDataModule(SyntheticDataModule):
         drop_last: bool = True,
         seed: int | None = None,
     ) -> None:
-        _check_number("noise", noise, 0.0)
+        check_number("noise", noise, 0.0)
         super().__init__(num_samples, 2, val_size, test_size, batch_size, eval_batch_size, standardize, drop_last, seed)
         self.noise = noise
 
@@ -504,7 +514,7 @@ class GaussianBlobsDataModule(SyntheticDataModule):
         check_positive(num_classes=num_classes)
         if num_classes < 2:
             raise DataError(f"num_classes must be at least 2, got {num_classes}")
-        _check_number("separation", separation, 0.0)
+        check_number("separation", separation, 0.0)
         super().__init__(
             num_samples, num_features, val_size, test_size, batch_size, eval_batch_size, standardize, drop_last, seed
         )
@@ -548,7 +558,8 @@ def _is_number(value: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_number(name: str, value: float, least: float) -> None:
+def check_number(name: str, value: float, least: float) -> None:
+    """Raise a :class:`DataError` unless ``value`` is a number from ``least`` to the largest that is safe to square."""
     if not _is_number(value) or not least <= value <= _LARGEST:
         raise DataError(f"{name} must be a number from {least:g} to {_LARGEST:g}, got {value!r}")
 
