@@ -135,7 +135,12 @@ class InMemoryDataModule(LightningDataModule):
     @property
     def num_samples_by_split(self) -> dict[str, int]:
         """Samples of an epoch of each split; there after ``setup``."""
-        return {name: len(getattr(self.splits, name)) for name in ("train", "val", "test")}
+        splits = self.splits
+        return {"train": self.training_samples(splits), "val": len(splits.val), "test": len(splits.test)}
+
+    def training_samples(self, splits: Splits) -> int:
+        """Samples of a training epoch."""
+        return len(splits.train)
 
     @property
     def description(self) -> str:
@@ -159,10 +164,11 @@ class InMemoryDataModule(LightningDataModule):
         splits = self.load_splits()
         for name in ("train", "val", "test"):
             check_samples(f"the {name} split", getattr(splits, name))
-        if self.drop_last and len(splits.train) < self.batch_size:
+        training = self.training_samples(splits)
+        if self.drop_last and training < self.batch_size:
             raise DataError(
-                f"the training split has {len(splits.train)} samples, fewer than one batch of {self.batch_size}: "
-                f"lower batch_size to at most {len(splits.train)}, or use more data"
+                f"the training split has {training} samples, fewer than one batch of {self.batch_size}: "
+                f"lower batch_size to at most {training}, or use more data"
             )
         if self.num_classes is not None and len(splits.train) < self.num_classes:
             raise DataError(

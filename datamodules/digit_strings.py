@@ -109,8 +109,8 @@ class DigitStringsDataModule(InMemoryDataModule):
             seed=seed,
             group_by_length=group_by_length,
         )
-        if self.seed < 0:
-            raise DataError(f"seed must be at least 0, got {self.seed}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise DataError(f"seed must be an integer of at least 0, got {self.seed!r}")
         self._digits = MNISTDataModule(data_dir, dataset, source, val_size=val_size, seed=self.seed)
         self.lines_per_epoch = lines_per_epoch
         self.val_lines = val_lines
@@ -137,13 +137,12 @@ class DigitStringsDataModule(InMemoryDataModule):
         ]
         return Splits(digits.train, *made)
 
-    @property
-    def num_samples_by_split(self) -> dict[str, int]:
-        return {"train": self.lines_per_epoch, "val": self.val_lines, "test": self.test_lines}
+    def training_samples(self, splits: Splits) -> int:
+        return self.lines_per_epoch
 
     def sample_in_words(self) -> str:
-        layout = self._layout
-        return f"{layout.min_digits} to {layout.max_digits} digits"
+        fewest, most = self._layout.min_digits, self._layout.max_digits
+        return f"{most} digits" if fewest == most else f"{fewest} to {most} digits"
 
     def train_dataloader(self) -> EpochLoader:
         """Lines that are made while they are asked for."""
@@ -300,5 +299,5 @@ class _Digits:
             rows.scatter_(2, where, torch.maximum(rows.gather(2, where), image))
             canvas[drawn.to(device)] = rows
         images = canvas[:, None, :, size:-size].contiguous()
-        labels = (self.labels[plan.digits] + 1) * present
+        labels = ((self.labels[plan.digits] + 1) * present)[:, : int(plan.counts.max())]
         return Split(Padded(images, widths, dim=3), Padded(labels, plan.counts, labels=True))

@@ -63,7 +63,7 @@ class EpochLoader:
         seed: int = 0,
     ) -> None:
         check_positive(batch_size=batch_size)
-        if num_samples == 0:
+        if num_samples < 1:
             raise DataError("there is not a single sample: the data, or this split of them, are empty")
         if group_by_length and not shuffle:
             raise DataError("group_by_length is for shuffled batches: without shuffle the samples keep their order")
@@ -266,9 +266,9 @@ _POOL = 64  # batches sorted together: enough for like lengths, few enough for b
 def _grouped(order: Tensor, lengths: Tensor, batch_size: int, generator: Generator) -> Tensor:
     """The order with samples of like length in each batch; the batches themselves in random order."""
     full = len(order) - len(order) % batch_size
-    pools = [pool[lengths[pool].argsort(stable=True)] for pool in torch.split(order[:full], _POOL * batch_size)]
-    if not pools:
-        return order
+    # Two pools at least: of a single one, with lengths that all differ, each epoch would have the same batches.
+    pool_size = max(1, min(_POOL, full // batch_size // 2)) * batch_size
+    pools = [pool[lengths[pool].argsort(stable=True)] for pool in torch.split(order[:full], pool_size)]
     batches = torch.cat(pools).reshape(-1, batch_size)
     shuffled = batches[torch.randperm(len(batches), generator=generator)].flatten()
     return torch.cat([shuffled, order[full:]])

@@ -61,7 +61,7 @@ class Padded:
         if not isinstance(self.values, Tensor) or not isinstance(self.lengths, Tensor):
             kinds = f"{type(self.values).__name__} and {type(self.lengths).__name__}"
             raise DataError(f"values and lengths must be tensors, got {kinds}")
-        if isinstance(self.dim, bool) or not 1 <= self.dim < self.values.ndim:
+        if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim < self.values.ndim:
             raise DataError(
                 f"dim must name a dimension of {tuple(self.values.shape)} behind the first, got {self.dim!r}"
             )

@@ -6,10 +6,11 @@ from functools import cached_property
 
 import numpy as np
 
-from datamodules.errors import check_positive
+from datamodules.errors import DataError, check_positive
 from datamodules.portable_random import Floats, Stream, half_circle
 from datamodules.synthetic import SyntheticDataModule, check_number
 
+_MOST_SINES = 1000
 _SLOWEST, _FASTEST = 0.02, 0.25  # cycles a step: periods of 50 down to 4 steps
 
 
@@ -64,6 +65,8 @@ class SineDataModule(SyntheticDataModule):
         seed: int | None = None,
     ) -> None:
         check_positive(window=window, horizon=horizon, num_sines=num_sines)
+        if num_sines > _MOST_SINES:
+            raise DataError(f"num_sines must be at most {_MOST_SINES}, got {num_sines}")
         check_number("noise", noise, 0.0)
         super().__init__(
             num_samples,
@@ -107,9 +110,10 @@ class SineDataModule(SyntheticDataModule):
         The mean over the horizon, from the covariances of the series (Wiener 1949).
         """
         steps = np.arange(self.window + self.horizon)
-        lags = np.abs(steps[:, None] - steps)
-        waves = np.cos(2.0 * np.pi * self.frequencies[:, None, None] * lags)
-        covariances = np.tensordot(0.5 * self.amplitudes**2, waves, axes=1) + self.noise**2 * np.eye(len(steps))
+        waves = np.cos(2.0 * np.pi * self.frequencies[:, None] * steps)
+        by_lag = (0.5 * self.amplitudes**2) @ waves
+        by_lag[0] += self.noise**2
+        covariances = by_lag[np.abs(steps[:, None] - steps)]
         seen, wanted = covariances[: self.window, : self.window], covariances[: self.window, self.window :]
         weights = np.linalg.lstsq(seen, wanted, rcond=None)[0]  # without noise there is more than one solution
         return float(covariances[0, 0] - (weights * wanted).sum(axis=0).mean())

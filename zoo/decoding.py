@@ -122,13 +122,15 @@ def _check(log_probs: Tensor, steps: Tensor | None) -> list[int]:
             "expected log-probabilities of shape (batch, steps, labels), floating-point, the blank and at least one "
             f"label, got {tuple(log_probs.shape)} of {str(log_probs.dtype).removeprefix('torch.')}"
         )
-    if log_probs.isnan().any():
-        raise ValueError("there are NaN among the log-probabilities")
-    if (log_probs > _ROUNDING).any():
-        raise ValueError("log-probabilities are at most 0: apply log_softmax(dim=2) to logits first")
     batch, padded = log_probs.shape[:2]
-    if steps is None:
-        return [padded] * batch
-    if batch:
+    counts, looked_at = [padded] * batch, log_probs
+    if steps is not None and batch:
         check_lengths(steps, batch, padded)
-    return [int(count) for count in steps]
+        counts = steps.tolist()
+        padding = torch.arange(padded, device=log_probs.device) >= steps.to(log_probs.device)[:, None]
+        looked_at = log_probs.masked_fill(padding[:, :, None], 0.0)  # whatever stands there
+    if looked_at.isnan().any():
+        raise ValueError("there are NaN among the log-probabilities")
+    if (looked_at > _ROUNDING).any():
+        raise ValueError("log-probabilities are at most 0: apply log_softmax(dim=2) to logits first")
+    return counts

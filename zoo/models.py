@@ -30,6 +30,7 @@ from zoo.tasks import (
     SequenceTranscription,
     Task,
 )
+from zoo.tasks.sequence import check_alphabet
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -754,6 +755,7 @@ class CRNNTranscriber(SequenceTranscription):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
+        check_alphabet(alphabet)
         network = CRNN(
             out_features=1 + len(alphabet),
             in_channels=in_channels,

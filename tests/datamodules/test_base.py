@@ -1,10 +1,15 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Generator
 
-from datamodules import DataError, InMemoryDataModule, Split, Splits, TensorDataModule
+from datamodules import DataError, InMemoryDataModule, Padded, Split, Splits, TensorDataModule
 from datamodules.base import Standardize
+from zoo import MulticlassClassification
+from zoo.networks import Recurrent
 
 
 def numbers(samples, *shape, seed=0, mean=0.0, std=1.0):
@@ -547,3 +552,99 @@ def test_fewer_samples_than_classes_are_refused(classes, drop_last):
 def test_as_many_samples_as_classes_will_do():
     module = ready(TensorDataModule(numbers(100, 2), torch.arange(100) % 80, batch_size=8))
     assert (module.num_classes, len(module.splits.train)) == (80, 80)
+
+
+# Samples of different lengths.
+
+
+def sequences(samples=100, longest=9, features=(2,), seed=0):
+    """Padded with a number so large that whoever reads it will notice."""
+    lengths = torch.randint(2, longest + 1, (samples,), generator=Generator().manual_seed(seed))
+    lengths[:20] = torch.tensor([2, longest]).repeat(10)
+    values = numbers(samples, longest, *features, seed=seed)
+    values[torch.arange(longest) >= lengths[:, None]] = 1e6
+    return Padded(values, lengths)
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        (sequences(2000), "samples of (2 to 9)x2"),
+        (sequences(2000, features=()), "samples of (2 to 9)"),
+        (Padded(torch.zeros(2000, 1, 4, 9), torch.arange(2000) % 6 + 3, dim=3), "samples of 1x4x(3 to 8)"),
+        (Padded(torch.zeros(2000, 9, 2), torch.full((2000,), 7)), "samples of 7x2"),
+    ],
+    ids=["sequences", "numbers", "images", "one length"],
+)
+def test_description_states_the_range_of_lengths(features, told):
+    module = ready(TensorDataModule(features, torch.arange(2000) % 7))
+    assert module.description == f"tensors: 1,600 train, 200 val, 200 test; {told}, 7 classes"
+    assert module.num_samples_by_split == {"train": 1600, "val": 200, "test": 200}
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_training_alone_is_grouped_by_length_if_asked(grouped):
+    module = ready(
+        TensorDataModule(
+            sequences(1000), torch.arange(1000.0), batch_size=8, eval_batch_size=8, group_by_length=grouped
+        )
+    )
+    spread = [float(features.lengths.double().std()) for features, _ in module.train_dataloader()]
+    assert (np.mean(spread) < 0.2) == grouped  # 2.3 for lengths from 2 to 9
+    for name in ("val", "test", "predict"):
+        split = module.splits.val if name == "val" else module.splits.test
+        parts = list(getattr(module, f"{name}_dataloader")())
+        assert torch.equal(torch.cat([targets for _, targets in parts]), split.targets)
+        assert torch.equal(torch.cat([features.lengths for features, _ in parts]), split.features.lengths)
+
+
+def test_grouping_samples_of_one_size_is_refused_at_once():
+    with pytest.raises(DataError, match=r"^group_by_length needs samples of different lengths, given as Padded$"):
+        counted(group_by_length=True)
+
+
+def test_grouping_samples_of_one_size_of_a_subclass_is_refused():
+    module = ready(Given(Splits(part(30), part(20), part(10)), batch_size=10, group_by_length=True))
+    with pytest.raises(DataError, match=r"^group_by_length needs samples of different lengths, given as Padded$"):
+        module.train_dataloader()
+    assert len(module.val_dataloader()) == 1
+
+
+def test_state_of_padded_data_is_accepted_for_the_same_and_refused_for_others():
+    def module(seed):
+        return TensorDataModule(sequences(seed=seed), torch.zeros(100), standardize=True, batch_size=8, seed=0)
+
+    state = ready(module(0)).state_dict()
+    module(0).load_state_dict(state)
+    with pytest.raises(DataError, match="mean of the training split differs"):
+        module(1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_recurrent_network_learns_from_sequences_of_different_lengths(grouped):
+    """Whether the first of a sequence's numbers is positive: what is far back counts, what is in the padding not."""
+    torch.manual_seed(0)
+    features = sequences(1000, features=(1,))
+    labels = (features.values[:, 0, 0] > 0).long()
+    data = TensorDataModule(
+        features, labels, standardize=True, batch_size=20, eval_batch_size=30, group_by_length=grouped, seed=0
+    )
+    model = MulticlassClassification(
+        network=Recurrent(1, 12, 2, cell="gru"), num_classes=2, optimizer=partial(torch.optim.Adam, lr=0.02)
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=4,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, data)
+    [metrics] = trainer.test(model, data, verbose=False)
+    assert trainer.global_step == 4 * 40
+    assert metrics["test/accuracy"] > 0.9
+    predictions = trainer.predict(model, data)
+    assert [len(prediction.classes) for prediction in predictions] == [30, 30, 30, 10]
+    right = torch.cat([prediction.classes for prediction in predictions]) == data.splits.test.targets
+    assert right.double().mean().item() == pytest.approx(metrics["test/accuracy"], abs=1e-6)

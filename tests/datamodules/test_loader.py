@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules import BatchLoader, DataError, RandomShift
+from datamodules import BatchLoader, DataError, EpochLoader, LabelBatch, Padded, PaddedBatch, RandomShift
 
 SIZES = [1, 2, 5, 129, 10_001]
 WORLDS = [1, 2, 3]
@@ -374,6 +374,367 @@ def test_fewer_samples_than_the_batches_of_all_ranks_are_refused_with_a_remedy(a
         make(10, 4, drop_last=True)
 
 
+# Samples of different lengths.
+
+JUNK = -7.0  # in the padding
+
+
+def lengths_of(samples, longest):
+    return torch.randint(1, longest + 1, (samples,), generator=torch.Generator().manual_seed(samples))
+
+
+def make_padded(samples=10, batch_size=3, longest=12, labels=False, **arguments):
+    """Step ``t`` of sample ``n`` is ``100 n + t``; targets count the samples, as labels once a step."""
+    lengths = lengths_of(samples, longest)
+    steps = torch.arange(longest)
+    values = torch.where(steps < lengths[:, None], 100.0 * torch.arange(samples)[:, None] + steps, JUNK)
+    targets = torch.arange(samples)
+    if labels:
+        targets = Padded(torch.where(steps < lengths[:, None], targets[:, None], -1), lengths, labels=True)
+    return BatchLoader(Padded(values, lengths), targets, batch_size, **arguments)
+
+
+def samples_in(batch):
+    """The numbers of the samples, told from the first steps."""
+    return batch[0].values[:, 0].long().div(100, rounding_mode="floor").tolist()
+
+
+def flat(parts):
+    """Batches as pairs of plain tensors, for assert_equal."""
+    return [pair for features, targets in parts for pair in ((features.values, features.lengths), (targets, targets))]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("labels", [False, True])
+def test_padded_batches_are_as_long_as_their_longest_and_right(shuffle, labels):
+    loader = make_padded(50, 7, labels=labels, shuffle=shuffle)
+    sizes = set()
+    for features, targets in loader:
+        assert type(features) is PaddedBatch
+        assert features.values.shape == (len(features.lengths), int(features.lengths.max()))
+        sizes.add(features.values.shape[1])
+        for row, length, sample in zip(
+            features.values.tolist(), features.lengths.tolist(), samples_in((features, targets)), strict=True
+        ):
+            assert length == loader.features.lengths[sample]
+            assert row == [100.0 * sample + step for step in range(length)] + [JUNK] * (len(row) - length)
+        if labels:
+            assert type(targets) is LabelBatch
+            assert targets.values.shape == features.values.shape
+            assert targets.values[:, 0].tolist() == samples_in((features, targets))
+            assert torch.equal(targets.lengths, features.lengths)
+        else:
+            assert targets.tolist() == samples_in((features, targets))
+    assert len(sizes) > 1
+
+
+@pytest.mark.parametrize("group_by_length", [False, True])
+def test_images_are_cut_to_the_widest_of_the_batch(group_by_length):
+    widths = torch.tensor([3, 9, 4, 1, 12, 2])
+    images = torch.arange(6.0)[:, None, None, None] + torch.zeros(6, 2, 5, 12)
+    loader = BatchLoader(
+        Padded(images, widths, dim=3), torch.arange(6), 2, shuffle=True, group_by_length=group_by_length
+    )
+    for features, targets in loader:
+        assert features.values.shape == (2, 2, 5, max(widths[targets].tolist()))
+        assert features.values[:, 0, 0, 0].tolist() == targets.tolist()
+
+
+def test_targets_alone_may_be_of_different_lengths():
+    labels = Padded(torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0]]), torch.tensor([3, 1, 2]), labels=True)
+    (first, targets), (second, last) = BatchLoader(torch.arange(3.0), labels, 2)
+    assert (first.tolist(), second.tolist()) == ([0, 1], [2])
+    assert (targets.values.tolist(), targets.lengths.tolist()) == ([[1, 2, 3], [4, 0, 0]], [3, 1])
+    assert (last.values.tolist(), last.lengths.tolist()) == ([[5, 6]], [2])
+
+
+def test_work_on_a_padded_batch_is_on_its_values_alone():
+    seen = []
+
+    def augment(values, generator):
+        seen.append((tuple(values.shape), torch.rand(1, generator=generator).item()))
+        return values + 1
+
+    loader = make_padded(6, 3, augment=augment, preprocess=lambda values: values * 2)
+    plain = make_padded(6, 3)
+    for (features, targets), (before, _) in zip(loader, plain, strict=True):
+        assert type(features) is PaddedBatch
+        assert torch.equal(features.values, (before.values + 1) * 2)
+        assert torch.equal(features.lengths, before.lengths)
+        assert targets.tolist() == samples_in((before, targets))
+    assert [shape for shape, _ in seen] == [tuple(features.values.shape) for features, _ in plain]
+    assert len({draw for _, draw in seen}) == 2
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_padded_batch_may_be_edited_in_place_by_its_user(shuffle):
+    loader, expected = (make_padded(shuffle=shuffle, labels=True) for _ in range(2))
+    for features, targets in loader:
+        for part in (*features, *targets):
+            part.zero_()
+    for ours, theirs in ((loader.features, expected.features), (loader.targets, expected.targets)):
+        assert torch.equal(ours.values, theirs.values)
+        assert torch.equal(ours.lengths, theirs.lengths)
+
+
+def test_padded_batches_are_made_on_the_device_asked_for_but_for_lengths_and_labels():
+    features, targets = next(iter(make_padded(shuffle=True, labels=True, device=torch.device("meta"))))
+    assert (features.values.device.type, features.lengths.device.type) == ("meta", "cpu")
+    assert (targets.values.device.type, targets.lengths.device.type) == ("cpu", "cpu")
+    assert features.values.shape == (3, int(features.lengths.max()))
+
+
+def padding(loader):
+    """Share of the steps of an epoch that are padding."""
+    sizes = [(features.values.numel(), int(features.lengths.sum())) for features, _ in loader]
+    return 1 - sum(valid for _, valid in sizes) / sum(size for size, _ in sizes)
+
+
+def test_batches_of_like_length_save_padding():
+    arguments = {"samples": 2000, "batch_size": 20, "longest": 100, "shuffle": True}
+    # The longest of 20 is of 95 steps, the mean of 50; sorted, a batch holds two or three lengths.
+    assert 0.44 < padding(make_padded(**arguments)) < 0.50
+    assert padding(make_padded(**arguments, group_by_length=True)) < 0.03
+
+
+def test_four_batches_are_grouped_in_two_halves_and_the_rest_is_last():
+    lengths = torch.tensor([1, 9] * 8 + [5])
+    loader = BatchLoader(
+        Padded(torch.zeros(17, 9), lengths), torch.arange(17), 4, shuffle=True, group_by_length=True, seed=1
+    )
+    for _ in range(20):
+        parts = [features.lengths.tolist() for features, _ in loader]
+        assert [len(part) for part in parts] == [4, 4, 4, 4, 1]
+        # Each half is sorted and cut in two: of its two batches at most one has both lengths, or a 5 between them.
+        assert sum(len(set(part)) > 1 for part in parts) <= 2
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(1, 1), (1, 5), (10, 3), (12, 4), (129, 64), (700, 5)])
+def test_each_grouped_epoch_has_every_sample_once(samples, batch_size):
+    loader = make_padded(samples, batch_size, shuffle=True, group_by_length=True)
+    for _ in range(3):
+        parts = batches(loader)
+        assert sorted(samples_of(parts)) == list(range(samples))
+        assert {len(part) for part in parts[:-1]} <= {batch_size}
+        assert len(parts) == len(loader) == -(-samples // batch_size)
+        assert len(parts[-1]) == samples - (len(parts) - 1) * batch_size
+
+
+def test_grouped_epoch_without_its_rest_has_full_batches_only():
+    loader = make_padded(103, 10, shuffle=True, group_by_length=True, drop_last=True)
+    left_out = set()
+    for _ in range(20):
+        parts = batches(loader)
+        assert [len(part) for part in parts] == [10] * 10
+        assert len(set(samples_of(parts))) == 100
+        left_out |= set(range(103)) - set(samples_of(parts))
+    assert len(left_out) > 30  # 46 expected: whoever is left out changes
+
+
+def test_grouped_order_is_a_function_of_seed_and_epoch():
+    arguments = {"samples": 300, "batch_size": 7, "shuffle": True, "group_by_length": True}
+    first, second = make_padded(**arguments, seed=3), make_padded(**arguments, seed=3)
+    torch.manual_seed(1)
+    orders = [batches(first) for _ in range(3)]
+    torch.manual_seed(2)
+    for epoch in (2, 0, 1):
+        second.set_epoch(epoch)
+        assert batches(second) == orders[epoch]
+    orders.append(batches(make_padded(**arguments, seed=4)))
+    assert len({str(order) for order in orders}) == 4
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(32, 4), (96, 12), (640, 10), (1300, 10)])
+def test_grouped_batches_differ_between_epochs_even_if_all_lengths_do(samples, batch_size):
+    lengths = 1 + torch.arange(samples)
+    features = Padded(torch.zeros(samples, 1).expand(samples, samples), lengths)
+    loader = BatchLoader(features, lengths, batch_size, shuffle=True, group_by_length=True)
+    first, second = ({frozenset(part) for part in batches(loader)} for _ in range(2))
+    assert len(first & second) < 0.2 * len(first)
+
+
+def test_grouped_batches_come_in_no_order_of_length():
+    lengths = torch.arange(1, 101).repeat_interleave(10)
+    loader = BatchLoader(Padded(torch.zeros(1000, 100), lengths), lengths, 10, shuffle=True, group_by_length=True)
+    means = torch.tensor([features.lengths.double().mean() for features, _ in loader])
+    position = torch.arange(100.0)
+    assert abs(torch.corrcoef(torch.stack([means, position]))[0, 1]) < 0.3
+    assert means.std() > 20  # of 1 to 100; a random batch of 10 has 9
+
+
+def test_grouping_without_shuffling_is_refused():
+    with pytest.raises(DataError, match=r"^group_by_length is for shuffled batches: without shuffle the samples keep"):
+        make_padded(group_by_length=True)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_grouping_samples_of_one_size_is_refused(shuffle):
+    with pytest.raises(DataError, match=r"^group_by_length needs samples of different lengths, given as Padded$"):
+        make(group_by_length=True, shuffle=shuffle)
+
+
+def test_grouping_by_the_targets_alone_is_refused():
+    labels = Padded(torch.ones(4, 2), torch.tensor([1, 2, 1, 2]), labels=True)
+    with pytest.raises(DataError, match=r"^group_by_length needs samples of different lengths, given as Padded$"):
+        BatchLoader(torch.zeros(4), labels, 2, shuffle=True, group_by_length=True)
+
+
+@pytest.mark.parametrize("samples", [(10, 9), (9, 10)])
+def test_padded_samples_without_their_targets_are_refused(samples):
+    features, targets = (Padded(torch.zeros(count, 2), torch.ones(count, dtype=torch.int64)) for count in samples)
+    with pytest.raises(DataError, match=f"{samples[0]} features but {samples[1]} targets"):
+        BatchLoader(features, targets, 2)
+
+
+def test_no_padded_samples_are_refused():
+    none = Padded(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(DataError, match="not a single sample"):
+        BatchLoader(none, none, 2)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["epoch set again", "epoch not set"])
+@pytest.mark.parametrize("position", [0, 1, 4, 6])
+@pytest.mark.parametrize("group_by_length", [False, True])
+def test_padded_resume_goes_on_as_if_never_interrupted(group_by_length, position, told):
+    arguments = {"samples": 33, "shuffle": True, "augment": noise, "seed": 8, "batch_size": 5}
+    whole = make_padded(**arguments, group_by_length=group_by_length)
+    whole.set_epoch(2)
+    expected, following = list(whole), list(whole)
+
+    interrupted = make_padded(**arguments, group_by_length=group_by_length)
+    interrupted.set_epoch(2)
+    begun = take(interrupted, position)
+    state = json.loads(json.dumps(interrupted.state_dict()))
+    assert state == {"epoch": 2, "position": position}
+
+    resumed = make_padded(**arguments, group_by_length=group_by_length)
+    resumed.load_state_dict(state)
+    if told:
+        resumed.set_epoch(2)
+    assert_equal(flat(begun) + flat(resumed), flat(expected))
+    assert_equal(flat(resumed), flat(following))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_ranks_together_evaluate_every_padded_sample_once(as_rank, world, size):
+    seen = []
+    for rank in range(world):
+        as_rank(rank, world)
+        loader = make_padded(size, 64)
+        parts = list(loader)
+        assert len(loader) == len(parts)
+        for features, targets in parts:
+            assert features.values.shape[1] == features.lengths.max()
+            assert targets.tolist() == samples_in((features, targets))
+            seen += targets.tolist()
+    assert sorted(seen) == list(range(size))
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("size", [5, 129, 2001])
+@pytest.mark.parametrize("group_by_length", [False, True])
+def test_ranks_train_the_same_number_of_padded_batches_without_overlap(
+    as_rank, world, size, batch_size, group_by_length
+):
+    seen, counts = [], []
+    for rank in range(world):
+        as_rank(rank, world)
+        loader = make_padded(size, batch_size, shuffle=True, group_by_length=group_by_length)
+        parts = batches(loader)
+        assert len(loader) == len(parts)
+        assert all(parts)
+        counts.append(len(parts))
+        seen += samples_of(parts)
+    assert len(set(counts)) == 1
+    assert len(set(seen)) == len(seen) >= size - (world - 1)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_the_grouped_batches_that_one_process_would_see(as_rank, world):
+    arguments = {"samples": 1300, "shuffle": True, "group_by_length": True, "seed": 2, "longest": 60}
+    single = batches(make_padded(batch_size=6 * world, **arguments))
+    parts, shares_of_padding = [], []
+    for rank in range(world):
+        as_rank(rank, world)
+        parts.append(batches(make_padded(batch_size=6, **arguments)))
+        shares_of_padding.append(padding(make_padded(batch_size=6, **arguments)))
+    for together, *shares in zip(single, *parts, strict=True):
+        assert samples_of(shares) == together
+    assert max(shares_of_padding) < 0.03
+
+
+# Loaders of other samples.
+
+
+class Squares(EpochLoader):
+    """The squares of the sample numbers, and what each epoch and each batch are given."""
+
+    def __init__(self, *arguments, lengths=None, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.lengths = lengths
+        self.started = []
+        self.seeds = []
+
+    def start_epoch(self, epoch):
+        self.started.append(epoch)
+        return self.lengths
+
+    def make_batch(self, chosen, seed):
+        self.seeds.append(seed)
+        return torch.arange(self.num_samples)[chosen].square().tolist()
+
+
+def test_loader_of_ones_own_samples_in_order():
+    loader = Squares(5, 2)
+    assert len(loader) == 3
+    assert list(loader) == list(loader) == [[0, 1], [4, 9], [16]]
+    assert loader.started == [0, 1]
+    assert len(set(loader.seeds)) == 6
+
+
+def test_loader_of_ones_own_is_asked_once_for_an_epoch_and_each_time_for_a_resumed_one():
+    loader = Squares(10, 3, shuffle=True, seed=4)
+    expected = list(loader)
+    seeds = loader.seeds
+    assert sorted(samples_of(expected)) == [n * n for n in range(10)]
+    resumed = Squares(10, 3, shuffle=True, seed=4)
+    resumed.load_state_dict({"epoch": 0, "position": 2})
+    assert list(resumed) == expected[2:]
+    assert (resumed.started, resumed.seeds) == ([0], seeds[2:])
+
+
+def test_loader_of_ones_own_is_shared_by_ranks(as_rank):
+    seen, seeds = [], []
+    for rank in range(2):
+        as_rank(rank, 2)
+        loader = Squares(10, 2, shuffle=True)
+        seen += samples_of(list(loader))
+        seeds += loader.seeds
+    assert sorted(seen) == [n * n for n in range(10)]
+    assert len(set(seeds)) == len(seeds) == 6
+
+
+def test_loader_of_ones_own_groups_by_the_lengths_of_the_epoch():
+    loader = Squares(8, 2, shuffle=True, group_by_length=True, lengths=torch.tensor([1, 1, 1, 1, 9, 9, 9, 9]))
+    mixed = [sum(min(part) < 16 <= max(part) for part in loader) for _ in range(50)]
+    # A half of four samples makes at most one mixed batch, and with an even number of short ones none.
+    assert set(mixed) == {0, 2}
+
+
+def test_loader_of_ones_own_without_lengths_cannot_group():
+    loader = Squares(8, 2, shuffle=True, group_by_length=True)
+    with pytest.raises(DataError, match=r"^group_by_length needs samples of different lengths, given as Padded$"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("samples", [0, -5])
+def test_loader_of_ones_own_without_samples_is_refused(samples):
+    with pytest.raises(DataError, match="not a single sample"):
+        Squares(samples, 2)
+
+
 class Recorder(LightningModule):
     """Trains nothing and keeps the batches it is given."""
 
@@ -426,3 +787,15 @@ def test_trainer_resumes_within_an_epoch_and_at_its_end(tmp_path, step):
     expected = fit(Recorder(), make(shuffle=True, augment=noise), [SaveAt(step, path)])
     resumed = fit(Recorder(), make(shuffle=True, augment=noise), ckpt_path=path)
     assert_equal(resumed, expected[step:])
+
+
+def test_trainer_trains_on_a_loader_of_ones_own():
+    class Pairs(Squares):
+        def make_batch(self, chosen, seed):
+            squares = torch.tensor(super().make_batch(chosen, seed))
+            return squares, -squares
+
+    seen = fit(Recorder(), Pairs(10, 3, shuffle=True, seed=1))
+    expected = Squares(10, 3, shuffle=True, seed=1)
+    assert [squares.tolist() for squares, _ in seen] == [part for _ in range(3) for part in expected]
+    assert all(torch.equal(targets, -squares) for squares, targets in seen)

@@ -177,11 +177,11 @@ def test_augmentation_of_ones_own():
 
 
 def test_hyperparameters_make_the_same_module_again():
-    module = MNISTDataModule("elsewhere", "KMNIST", "local", 10, 20, 0.1, 32, "shift", False, 5, True)
+    module = MNISTDataModule("elsewhere", "KMNIST", "local", 10, 20, 0.1, 32, "shift", False, 5, True, True)
     again = MNISTDataModule(**module.hparams)
     assert dict(again.hparams) == dict(module.hparams)
     assert (again.batch_size, again.eval_batch_size, again.image_size, again.seed) == (10, 20, 32, 5)
-    assert again.one_hot is True
+    assert (again.one_hot, again.as_rows) == (True, True)
 
 
 def test_hyperparameters_are_plain_values():
@@ -525,6 +525,41 @@ def test_one_hot_targets_are_one_where_the_class_is():
     same_features, targets = next(iter(vectors.train_dataloader()))
     assert torch.equal(same_features, features)
     assert (targets.dtype, targets.argmax(dim=1).tolist()) == (torch.float32, classes.tolist())
+
+
+@pytest.mark.parametrize("augment", [None, "shift", "affine"])
+@pytest.mark.parametrize("size", [28, 32, 14])
+def test_rows_are_those_of_the_images_from_top_to_bottom(size, augment):
+    arguments = {"dataset": "digits", "seed": 0, "image_size": size, "augment": augment, "batch_size": 50}
+    images, rows = (MNISTDataModule(**arguments, as_rows=as_rows) for as_rows in (False, True))
+    for module in (images, rows):
+        module.setup()
+    assert rows.splits.val.features.shape == images.splits.val.features.shape == (180, 1, size, size)
+    for name in ("train", "val", "test", "predict"):
+        expected, expected_labels = next(iter(getattr(images, f"{name}_dataloader")()))
+        sequences, labels = next(iter(getattr(rows, f"{name}_dataloader")()))
+        assert sequences.shape == (len(labels), size, size)
+        assert (sequences.dtype, labels.tolist()) == (torch.float32, expected_labels.tolist())
+        for step in range(size):
+            assert torch.equal(sequences[:, step], expected[:, 0, step])
+
+
+@pytest.mark.parametrize("size", [28, 32])
+def test_rows_are_described_as_such(size):
+    module = MNISTDataModule(dataset="digits", seed=0, image_size=size, as_rows=True)
+    module.setup()
+    told = f"samples of {size} rows of {size} pixels"
+    assert module.description == f"digits: 12,570 train, 180 val, 360 test; {told}, 10 classes"
+
+
+def test_rows_of_real_images_are_standardized_with_the_same_statistics(mnist, extracted_dir):
+    module = MNISTDataModule(str(extracted_dir), source="local", seed=0, as_rows=True)
+    module.setup()
+    assert torch.equal(module.mean, mnist.mean)
+    sequences, labels = next(iter(module.test_dataloader()))
+    expected = (mnist.splits.test.features[:1000, 0].double() - mnist.mean.item()) / mnist.std.item()
+    assert torch.allclose(sequences.double(), expected, atol=1e-5)
+    assert torch.equal(labels, mnist.splits.test.targets[:1000])
 
 
 def test_digits_are_the_same_each_time():

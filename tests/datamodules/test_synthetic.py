@@ -19,12 +19,20 @@ from datamodules import (
     LinearDataModule,
     MoonsDataModule,
     PolynomialDataModule,
+    SineDataModule,
     XORDataModule,
     synthetic,
 )
 from zoo.tasks import BinaryClassification, MulticlassClassification, Regression
 
-MODULES = [LinearDataModule, PolynomialDataModule, XORDataModule, MoonsDataModule, GaussianBlobsDataModule]
+MODULES = [
+    LinearDataModule,
+    PolynomialDataModule,
+    SineDataModule,
+    XORDataModule,
+    MoonsDataModule,
+    GaussianBlobsDataModule,
+]
 NOISY = MODULES[:-1]
 any_module = pytest.mark.parametrize("module", MODULES)
 noisy_module = pytest.mark.parametrize("module", NOISY)
@@ -104,6 +112,16 @@ PINNED = {
         {"num_samples": 40_000, "num_features": 3, "num_classes": 7, "seed": 5},
         "82bd7296ff74a7c375216e2e291bee148ba3edef94d05b7017f7e956c639f085",
     ),
+    "sines": (
+        SineDataModule,
+        {"num_samples": 1000, "seed": 0},
+        "28f7758834c27ab37b5a9eaec4394046b0ba60d180b7009e2a72154087817702",
+    ),
+    "sines without noise, some steps ahead": (
+        SineDataModule,
+        {"num_samples": 40_000, "window": 3, "horizon": 4, "num_sines": 7, "noise": 0.0, "seed": 2**70},
+        "eb2caa8420092b357a2808d4df5bd594ba5b499820921cf89ed53638eb68e00d",
+    ),
 }
 
 
@@ -142,6 +160,8 @@ def test_data_are_the_same_on_another_processor_with_other_threads():
         (LinearDataModule, {"num_features": 2}, (33_000, 70_000)),
         (LinearDataModule, {"num_features": 200}, (6_000, 12_000)),  # wide samples are made fewer at once
         (PolynomialDataModule, {}, (33_000, 70_000)),
+        (SineDataModule, {"window": 4}, (33_000, 70_000)),
+        (SineDataModule, {}, (6_000, 12_000)),
         (XORDataModule, {}, (33_001, 70_000)),
         (MoonsDataModule, {}, (33_001, 70_000)),
         (GaussianBlobsDataModule, {"num_features": 2}, (33_001, 70_000)),
@@ -182,6 +202,7 @@ def test_data_are_a_function_of_the_seed(module, monkeypatch):
     [
         (partial(LinearDataModule, num_features=3), (3,), torch.float32),
         (PolynomialDataModule, (1,), torch.float32),
+        (partial(SineDataModule, window=9), (9, 1), torch.float32),
         (XORDataModule, (2,), torch.int64),
         (MoonsDataModule, (2,), torch.int64),
         (partial(GaussianBlobsDataModule, num_features=4), (4,), torch.int64),
@@ -198,6 +219,7 @@ def test_shapes_and_types_are_those_that_losses_take(module, shape, kind):
 SETTINGS = [
     (LinearDataModule, {"num_features": 3, "noise": 0.1, "outlier_share": 0.2, "outlier_shift": -5.0}),
     (PolynomialDataModule, {"degree": 3, "low": -1.0, "high": 4.0, "noise": 0.0}),
+    (SineDataModule, {"window": 7, "horizon": 2, "num_sines": 4, "noise": 0.25}),
     (XORDataModule, {"noise": 0.2}),
     (MoonsDataModule, {"noise": 0.2}),
     (GaussianBlobsDataModule, {"num_features": 3, "num_classes": 4, "separation": 2.0}),
@@ -248,6 +270,9 @@ def test_num_samples_that_is_no_count_is_refused(module, value):
     [
         (LinearDataModule, "num_features"),
         (PolynomialDataModule, "degree"),
+        (SineDataModule, "window"),
+        (SineDataModule, "horizon"),
+        (SineDataModule, "num_sines"),
         (GaussianBlobsDataModule, "num_features"),
         (GaussianBlobsDataModule, "num_classes"),
     ],

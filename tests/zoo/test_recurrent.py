@@ -62,6 +62,7 @@ def test_gradients_do_not_come_from_the_padding():
         (torch.tensor([7, 1]), r"lengths must be of shape \(3,\)"),
         (torch.tensor([7.0, 1.0, 4.0]), "type int64, got .* float32"),
         (torch.ones(3, dtype=torch.int64, device="meta"), "lengths must stay on the CPU, got them on meta"),
+        ([7, 1, 4], "lengths must be a tensor, got list"),
     ],
 )
 def test_lengths_that_do_not_fit_are_refused(lengths, message):
@@ -124,6 +125,24 @@ def test_a_line_is_read_as_if_it_were_alone_however_far_it_was_padded(training):
         assert outputs[index, count:].abs().sum() == 0.0
     wider = torch.cat([images, torch.full((3, 1, 16, 24), torch.nan)], dim=3)
     torch.testing.assert_close(network(wider, WIDTHS)[:, :10], outputs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["last", "every", "crnn"])
+def test_the_weights_learn_nothing_from_the_padding(kind):
+    if kind == "crnn":
+        network, clean, lengths = crnn(), lines(), WIDTHS
+        beyond = (torch.arange(40) >= WIDTHS[:, None])[:, None, None]
+    else:
+        network, clean, lengths = Recurrent(3, 4, 2, "lstm", 2, bidirectional=True, read=kind), sequences(), LENGTHS
+        beyond = (torch.arange(7) >= LENGTHS[:, None])[:, :, None]
+    gradients = []
+    for padding in (0.0, 1e6, torch.nan):
+        network.zero_grad()
+        network(clean.masked_fill(beyond, padding), lengths).square().sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    assert gradients[0].abs().max() > 0.01
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
 
 
 @pytest.mark.parametrize(("halve_width", "steps"), [(0, 40), (1, 20), (3, 5)])

@@ -116,6 +116,8 @@ def check_sequences(inputs: Tensor, lengths: Tensor | None, in_features: int) ->
 
 def check_lengths(lengths: Tensor, batch: int, padded: int, kind: str = "sequence", unit: str = "steps") -> None:
     """Raise :class:`ShapeError` unless there is a length from 1 to ``padded`` for each sample, on the CPU."""
+    if not isinstance(lengths, Tensor):
+        raise ShapeError(f"lengths must be a tensor, got {type(lengths).__name__}")
     if lengths.device.type != "cpu":
         raise ShapeError(f"lengths must stay on the CPU, got them on {lengths.device}: lengths.cpu()")
     if lengths.shape != (batch,) or lengths.dtype != torch.int64:

@@ -5,14 +5,14 @@ from zoo.tasks.binary import BinaryClassification, BinaryPrediction
 from zoo.tasks.from_scratch import GradientDescentRegression
 from zoo.tasks.multiclass import ClassPrediction, MulticlassClassification
 from zoo.tasks.regression import Regression
-from zoo.tasks.sequence import DeterministicCTCWarning, SequenceTranscription, Transcription
+from zoo.tasks.sequence import CTCOnCPUWarning, SequenceTranscription, Transcription
 from zoo.tasks.training_loss import NonFiniteLossError
 
 __all__ = [
     "BinaryClassification",
     "BinaryPrediction",
+    "CTCOnCPUWarning",
     "ClassPrediction",
-    "DeterministicCTCWarning",
     "GradientDescentRegression",
     "MulticlassClassification",
     "NonFiniteLossError",

@@ -40,6 +40,12 @@ def at_least_32_bits(outputs: Tensor) -> Tensor:
     return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
+def inputs_of(batch: Any) -> Inputs:
+    """The inputs of a batch, or of inputs alone: a tensor, or a named pair such as :class:`datamodules.PaddedBatch`."""
+    inputs: Inputs = batch if isinstance(batch, Tensor) or hasattr(batch, "lengths") else batch[0]
+    return inputs
+
+
 class TargetError(ValueError):
     """Targets, or a network's outputs, that do not fit the task."""
 
@@ -141,11 +147,11 @@ class Task(LightningModule):
         return outputs
 
     def outputs_of(self, batch: Batch | Tensor) -> Tensor:
-        """The network's outputs for a batch, or for inputs alone that are a tensor.
+        """The network's outputs for a batch, or for inputs alone that are a tensor or a named pair with lengths.
 
         Mixed precision ends here, before losses, metrics and predictions.
         """
-        inputs = batch if isinstance(batch, Tensor) else batch[0]
+        inputs = inputs_of(batch)
         return at_least_32_bits(self(inputs) if isinstance(inputs, Tensor) else self(*inputs))
 
     def _shared_step(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from torchmetrics.text import CharErrorRate
 
 from zoo.decoding import BLANK, Decoding, greedy_decode, prefix_beam_search
 from zoo.networks.checks import ShapeError, check_choice, check_positive
-from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits
+from zoo.networks.recurrent import check_lengths
+from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits, inputs_of
 
 DECODERS = ("greedy", "beam")
 
@@ -41,8 +43,8 @@ class LabelSequences(NamedTuple):
     """``(batch,)`` int64, the valid steps of the network's outputs."""
 
 
-class DeterministicCTCWarning(UserWarning):
-    """The loss is computed on the CPU, so that a run on a GPU can be repeated."""
+class CTCOnCPUWarning(UserWarning):
+    """The network is on an accelerator, its loss on the CPU."""
 
 
 class SequenceTranscription(Task):
@@ -91,11 +93,7 @@ class SequenceTranscription(Task):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        if not isinstance(alphabet, str) or not alphabet:
-            raise ValueError(f"alphabet must be a string of at least one character, got {alphabet!r}")
-        twice = next((character for character in alphabet if alphabet.count(character) > 1), None)
-        if twice is not None:
-            raise ValueError(f"alphabet must name each character once, got {twice!r} twice in {alphabet!r}")
+        check_alphabet(alphabet)
         check_choice("decoder", decoder, DECODERS)
         check_positive(beam_width=beam_width)
         super().__init__(
@@ -115,9 +113,12 @@ class SequenceTranscription(Task):
 
     def on_fit_start(self) -> None:
         if self.device.type != "cpu" and loss_device(self.device).type == "cpu":
+            reason = (
+                "where its gradient is not deterministic" if self.device.type == "cuda" else "which does not have it"
+            )
             warnings.warn(
-                f"the CTC loss is computed on the CPU, not on {self.device}, where its gradient is not deterministic",
-                DeterministicCTCWarning,
+                f"the CTC loss is computed on the CPU, not on {self.device}, {reason}",
+                CTCOnCPUWarning,
                 stacklevel=2,
             )
 
@@ -135,9 +136,9 @@ class SequenceTranscription(Task):
         """The valid steps of the outputs for a batch, ``(batch,)`` int64 on the CPU.
 
         Raises:
-            ShapeError: there are more of them than the network gives.
+            ShapeError: there are more of them than the network gives, none for a sample, or they are no lengths.
         """
-        inputs = batch if isinstance(batch, Tensor) else batch[0]
+        inputs = inputs_of(batch)
         if outputs.ndim != 3 or outputs.shape[2] != 1 + len(self.alphabet):
             raise TargetError(
                 f"the network must give logits of shape (batch, steps, {1 + len(self.alphabet)}), one for the blank "
@@ -147,16 +148,21 @@ class SequenceTranscription(Task):
             return torch.full((len(outputs),), outputs.shape[1], dtype=torch.int64)
         num_steps = getattr(self.network, "num_steps", None)
         steps: Tensor = inputs[1] if num_steps is None else num_steps(inputs[1])
-        if len(steps) and int(steps.max()) > outputs.shape[1]:
+        if steps.device.type == "cpu" and steps.numel() and int(steps.max()) > outputs.shape[1]:
             raise ShapeError(
                 f"the network gives {outputs.shape[1]} steps where {int(steps.max())} were expected: one that shortens "
                 "its inputs says how many steps are valid with a method num_steps(lengths)"
             )
+        if len(outputs):  # a network need not have looked at its lengths
+            check_lengths(steps, len(outputs), outputs.shape[1])
         return steps
 
     def compute_loss(self, outputs: Tensor, targets: LabelSequences) -> Tensor:
         device = loss_device(outputs.device)
-        log_probs = outputs.to(device).log_softmax(dim=2).transpose(0, 1)
+        padding = torch.arange(outputs.shape[1]) >= targets.steps[:, None]
+        # The loss looks at no padding, but its gradient would hand on a NaN that stands there.
+        valid = outputs.to(device).masked_fill(padding[:, :, None].to(device), 0.0)
+        log_probs = valid.log_softmax(dim=2).transpose(0, 1)
         labels = targets.labels.to(device)
         loss = functional.ctc_loss(log_probs, labels, targets.steps, targets.lengths, blank=BLANK)
         return loss.to(outputs.device)
@@ -184,7 +190,12 @@ class SequenceTranscription(Task):
         )
 
     def metric_inputs(self, outputs: Tensor, targets: LabelSequences) -> tuple[list[str], list[str]]:
-        read = [self.text(decoding.labels) for decoding in self.decode(outputs, targets.steps)]
+        # Steps that are no numbers are read as blanks: that the model is broken is for the loss to say, not for these.
+        blank = outputs.new_full(outputs.shape[2:], -math.inf)
+        blank[BLANK] = 0.0
+        broken = outputs.log_softmax(dim=2).isnan().any(dim=2, keepdim=True)
+        decodings = self.decode(torch.where(broken, blank, outputs), targets.steps)
+        read = [self.text(decoding.labels) for decoding in decodings]
         pairs = zip(targets.labels.tolist(), targets.lengths.tolist(), strict=True)
         return read, [self.text(labels[:length]) for labels, length in pairs]
 
@@ -203,7 +214,8 @@ class SequenceTranscription(Task):
         outputs = self.outputs_of(batch)
         decodings = self.decode(outputs, self.steps_of(batch, outputs))
         scores = [decoding.log_probability for decoding in decodings]
-        return Transcription([self.text(decoding.labels) for decoding in decodings], torch.tensor(scores))
+        texts = [self.text(decoding.labels) for decoding in decodings]
+        return Transcription(texts, torch.tensor(scores, dtype=torch.float32))  # at any precision
 
 
 class SequenceAccuracy(Metric):
@@ -227,6 +239,15 @@ class SequenceAccuracy(Metric):
     def compute(self) -> Tensor:
         """The share, NaN of nothing."""
         return self.right / self.total
+
+
+def check_alphabet(alphabet: str) -> None:
+    """Raise a ``ValueError`` unless ``alphabet`` is a string of characters, each once."""
+    if not isinstance(alphabet, str) or not alphabet:
+        raise ValueError(f"alphabet must be a string of at least one character, got {alphabet!r}")
+    twice = next((character for character in alphabet if alphabet.count(character) > 1), None)
+    if twice is not None:
+        raise ValueError(f"alphabet must name each character once, got {twice!r} twice in {alphabet!r}")
 
 
 def loss_device(device: torch.device) -> torch.device:
