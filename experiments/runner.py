@@ -29,7 +29,7 @@ from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
 from zoo.tracking import ResilientWandbLogger
 
-__all__ = ["EXPECTED_ERRORS", "Experiment", "RunError", "launch", "run", "train_beside"]
+__all__ = ["EXPECTED_ERRORS", "Experiment", "RunError", "launch", "run", "test_beside", "train_beside"]
 
 _INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
 
@@ -185,9 +185,21 @@ def train_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> dic
 
     Nothing of it is tracked or kept: it is for comparisons within one report.
     """
-    beside = Trainer(
-        accelerator=trainer.accelerator,
-        devices=1,
+    beside = _trainer_beside(trainer)
+    beside.fit(task, datamodule=data)
+    return _tested(beside, task, data)
+
+
+def test_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> dict[str, float]:
+    """Test a task as the run did, and return its test metrics; likewise."""
+    return _tested(_trainer_beside(trainer), task, data)
+
+
+def _trainer_beside(trainer: Trainer) -> Trainer:
+    device = trainer.strategy.root_device
+    return Trainer(
+        accelerator=device.type,  # by name: of an object Lightning takes mixed precision to be that of a GPU
+        devices=1 if device.index is None else [device.index],
         precision=trainer.precision,
         max_epochs=-1,
         max_steps=trainer.global_step,  # of the run as it was: its own limits do not say how soon patience ended it
@@ -201,6 +213,8 @@ def train_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> dic
         enable_model_summary=False,
         callbacks=[StepSeeding()],
     )
-    beside.fit(task, datamodule=data)
+
+
+def _tested(beside: Trainer, task: Task, data: LightningDataModule) -> dict[str, float]:
     [metrics] = beside.test(task, datamodule=data, verbose=False)
     return {name.removeprefix("test/"): float(value) for name, value in metrics.items()}

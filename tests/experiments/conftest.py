@@ -1,7 +1,11 @@
+import contextlib
+import importlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +34,26 @@ def elsewhere(tmp_path, monkeypatch):
     # main() must not read them.
     monkeypatch.setattr(sys, "argv", ["pytest", "--no-such-option"])
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory):
+    """Runs an experiment in this process, each command line once: its name, directory, metrics, and what it printed."""
+    done = {}
+
+    def run(name, *options):
+        key = (name, *options)
+        if key not in done:
+            directory = tmp_path_factory.mktemp(name)
+            out = io.StringIO()
+            main = importlib.import_module(f"experiments.{name}").main
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+                patch.chdir(directory)
+                metrics = main(["--tracking", "csv", "--run_dir", str(directory), *options])
+            done[key] = SimpleNamespace(name=name, directory=directory, metrics=metrics, out=out.getvalue())
+        return done[key]
+
+    return run
 
 
 @pytest.fixture

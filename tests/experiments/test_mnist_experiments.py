@@ -1,8 +1,3 @@
-import contextlib
-import importlib
-import io
-from types import SimpleNamespace
-
 import pytest
 import torch
 from conftest import HAS_MNIST, REPOSITORY
@@ -26,21 +21,9 @@ SHORT = [
 
 
 @pytest.fixture(scope="module")
-def run_of(tmp_path_factory):
+def run_of(run_once):
     """Runs an experiment on the bundled digits for 30 steps, once."""
-    done = {}
-
-    def run(name):
-        if name not in done:
-            directory = tmp_path_factory.mktemp(name)
-            out = io.StringIO()
-            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-                patch.chdir(directory)
-                metrics = importlib.import_module(f"experiments.{name}").main([*SHORT, "--run_dir", str(directory)])
-            done[name] = SimpleNamespace(directory=directory, metrics=metrics, out=out.getvalue())
-        return done[name]
-
-    return run
+    return lambda name: run_once(name, *SHORT)
 
 
 def recomputed_accuracy(model, image_size):

@@ -1,7 +1,4 @@
-import contextlib
 import csv
-import importlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,23 +69,8 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run_of(tmp_path_factory):
-    """Runs an experiment in this process, each command line once."""
-    done = {}
-
-    def run(name, *options):
-        key = (name, *options)
-        if key not in done:
-            directory = tmp_path_factory.mktemp(name)
-            out = io.StringIO()
-            main = importlib.import_module(f"experiments.{name}").main
-            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-                patch.chdir(directory)
-                metrics = main(["--tracking", "csv", "--run_dir", str(directory), *options])
-            done[key] = Run(name, directory, metrics, out.getvalue())
-        return done[key]
-
-    return run
+def run_of(run_once):
+    return lambda name, *options: Run(**vars(run_once(name, *options)))
 
 
 def arrays(split):

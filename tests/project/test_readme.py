@@ -19,21 +19,25 @@ def test_the_two_commands_stand_first_and_ci_runs_the_second():
     assert "\npytest\n" in ci
 
 
-def test_the_python_example_runs(tmp_path):
-    [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_the_python_examples_run(tmp_path):
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
     assert (tmp_path / "cnn.ckpt").is_file()
 
 
 def test_the_names_in_the_readme_exist():
     import datamodules
     import zoo
-    from zoo import callbacks, networks, optim, tasks, tracking
+    from zoo import callbacks, decoding, networks, optim, tasks, tracking
 
     places = {
         "zoo": zoo, "zoo.networks": networks, "zoo.tasks": tasks, "zoo.optim": optim, "zoo.callbacks": callbacks,
-        "zoo.tracking": tracking, "datamodules": datamodules,
+        "zoo.tracking": tracking, "zoo.decoding": decoding, "datamodules": datamodules,
     }  # fmt: skip
     for package, contents in re.findall(r"^\| `([a-z.]+)` \| (.*) \|$", README, re.MULTILINE):
         if package in places:

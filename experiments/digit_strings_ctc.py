@@ -1,0 +1,65 @@
+"""Lines of 3 to 7 digits, read by CTC: 0.69 % of the characters wrong, 96.57 % of 2,000 lines right.
+
+Three convolution blocks, a bidirectional long short-term memory over their columns, and no word on where a digit is.
+Training lines are written anew in each epoch from the training digits, test lines are made of test digits. Fourteen
+epochs of 10,000 lines, one-cycle AdamW, gradients clipped at norm 1, the last epoch's weights; greedy decoding, with
+prefix beam search (width 10) beside it.
+
+Measured with ``python -m experiments.seeds digit_strings_ctc --keep DIR``, seeds 0 to 4, real MNIST: character error
+rate 0.69 % +- 0.09 (highest 0.83), sequence accuracy 96.57 % +- 0.41 (lowest 95.95); by beam search 0.68 % +- 0.08
+and 96.60 % +- 0.42; 187.2 s +- 11.1 in all; two cores of an AMD EPYC; torch 2.15, lightning 2.6.6, Python 3.11,
+bfloat16.
+"""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+
+from datamodules import DigitStringsDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run, test_beside
+from zoo import CRNNTranscriber
+
+
+def beam_search_beside(task: CRNNTranscriber, data: DigitStringsDataModule, trainer: Trainer) -> dict[str, float]:
+    """The same model, its outputs read by prefix beam search."""
+    task.decoder, decoder = "beam", task.decoder
+    try:
+        figures = test_beside(task, data, trainer)
+    finally:
+        task.decoder = decoder
+    return {"beam/cer": figures["cer"], "beam/sequence_accuracy": figures["sequence_accuracy"]}
+
+
+EXPERIMENT = Experiment(
+    name="digit_strings_ctc",
+    doc=__doc__,
+    model=CRNNTranscriber,
+    data=DigitStringsDataModule,
+    defaults={
+        "trainer.max_epochs": 14,
+        "trainer.gradient_clip_val": 1.0,
+        "model.optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": 0.006, "weight_decay": 0.01, "fused": True},
+        },
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
+    },
+    monitor="val/cer",
+    mode="min",
+    select="last",
+    claims=[
+        Claim("test/cer", 0.01, mode="min", dataset="MNIST lines"),
+        Claim("test/sequence_accuracy", 0.95, dataset="MNIST lines"),
+    ],
+    examine=beam_search_beside,
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,47 @@
+"""A recurrent network reads MNIST row by row: 97.96 % of the 10,000 test images, in 88 s.
+
+An Elman network of 256 tanh units sees an image as 28 steps of 28 pixels and answers after the last. Twelve epochs of
+one-cycle AdamW, gradients clipped at norm 1, no distortions, the last epoch's weights.
+
+Measured with ``python -m experiments.seeds mnist_rnn --keep DIR``, seeds 0 to 4, real MNIST: test accuracy 97.96 % +-
+0.14 (lowest 97.72); 88.4 s +- 3.4 in all; two cores of an AMD EPYC; torch 2.15, lightning 2.6.6, Python 3.11,
+bfloat16.
+"""
+
+from __future__ import annotations
+
+from datamodules import MNISTDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run
+from zoo import RNNClassifier
+
+EXPERIMENT = Experiment(
+    name="mnist_rnn",
+    doc=__doc__,
+    model=RNNClassifier,
+    data=MNISTDataModule,
+    defaults={
+        "trainer.max_epochs": 12,
+        "trainer.gradient_clip_val": 1.0,
+        "model.hidden": 256,
+        "model.optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": 0.002, "weight_decay": 0.01, "fused": True},
+        },
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
+        "data.as_rows": True,
+        "data.batch_size": 128,
+    },
+    links={"data.image_size": "model.in_features"},
+    select="last",
+    claims=[Claim("test/accuracy", 0.975, dataset="MNIST")],
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)
