@@ -457,6 +457,7 @@ def test_description_states_the_lines_of_each_split():
     data = ready(make(lines_per_epoch=10_000, val_lines=10, test_lines=20))
     assert data.num_samples_by_split == {"train": 10_000, "val": 10, "test": 20}
     assert data.description == "digits lines: 10,000 train, 10 val, 20 test; samples of 3 to 7 digits"
+    assert make(min_digits=5, max_digits=5).sample_in_words() == "5 digits"
     assert len(data.train_dataloader()) == 1000
     assert [len(widths) for (_, widths), _ in data.val_dataloader()] == [10]
 
@@ -554,9 +555,12 @@ def test_wrong_argument_is_refused_at_once(arguments, told):
 
 
 def test_batch_of_more_lines_than_an_epoch_has_is_refused_with_a_remedy():
-    data = ready(make(lines_per_epoch=9))
-    with pytest.raises(DataError, match=r"^9 training samples are fewer than one batch of 10: lower batch_size to at"):
-        data.train_dataloader()
+    with pytest.raises(
+        DataError, match=r"the training split has 9 samples, fewer than one batch of 10: lower batch_size"
+    ):
+        make(lines_per_epoch=9).setup()
+    # It is the lines that count, not the digits they are made of.
+    assert len(ready(make(lines_per_epoch=20_000, batch_size=15_000)).train_dataloader()) == 1
     whole = ready(make(lines_per_epoch=9, drop_last=False))
     assert [len(widths) for (_, widths), _ in whole.train_dataloader()] == [9]
 

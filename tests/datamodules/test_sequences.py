@@ -164,6 +164,7 @@ def test_linear_mse_falls_towards_the_noise_as_the_window_grows():
     ("arguments", "told"),
     [
         ({"window": 0}, "window must be an integer of at least 1, got 0"),
+        ({"num_sines": 1001}, "num_sines must be at most 1000, got 1001"),
         ({"horizon": -1}, "horizon must be an integer of at least 1, got -1"),
         ({"num_sines": 0}, "num_sines must be an integer of at least 1, got 0"),
         ({"window": 10.0}, "window must be an integer of at least 1, got 10.0"),
