@@ -25,6 +25,8 @@ class RandomShift:
         DataError: ``pixels`` below 1.
     """
 
+    moves_pixels = True
+
     def __init__(self, pixels: int = 1, fill: float = 0.0) -> None:
         if pixels < 1:
             raise DataError(f"the largest shift must be at least 1 pixel, got {pixels!r}")
@@ -58,6 +60,8 @@ class RandomAffine:
     Shape:
         ``(batch, channels, height, width)``, any type → the same shape, float32.
     """
+
+    moves_pixels = True
 
     def __init__(self, degrees: float = 10.0, translate: float = 0.08, scale: float = 0.1, shear: float = 5.0) -> None:
         limits = {

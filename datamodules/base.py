@@ -407,14 +407,16 @@ def feature_statistics(features: Samples) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each feature, or of each channel of images, over the samples and valid steps.
 
     Shape:
-        ``(samples, n)`` → two of ``(n,)``; ``(samples, channels, height, width)`` → two of ``(channels, 1, 1)``; padded
-        ``(samples, steps, n)`` → two of ``(n,)``.
+        ``(samples, n)`` and ``(samples, steps, n)`` → two of ``(n,)``; ``(samples, channels, height, width)`` → two of
+        ``(channels, 1, 1)``.
 
     Raises:
         DataError: a feature or channel is constant.
     """
     if isinstance(features, Padded):
         return _padded_statistics(features)
+    if features.ndim == 3:
+        return feature_statistics(features.flatten(0, 1))
     axes = [axis for axis in range(features.ndim) if axis != 1]
     shape = features.shape[1:2] + (1,) * (features.ndim - 2)
     total = torch.zeros(features.shape[1:2], dtype=torch.float64, device=features.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,12 +12,17 @@ from torch import Tensor
 from datamodules.base import InMemoryDataModule, Split, Splits
 from datamodules.errors import DataError, check_positive
 from datamodules.loader import EpochLoader, Preprocess
-from datamodules.mnist import DatasetName, MNISTDataModule, Source
+from datamodules.mnist import MNISTDataModule, Source
 from datamodules.padded import LabelBatch, Padded, PaddedBatch, dense
 from datamodules.portable_random import Stream
+from datamodules.synthetic import memory
+
+DigitDataset = Literal["MNIST", "EMNIST", "digits"]
+DIGIT_DATASETS: tuple[DigitDataset, ...] = ("MNIST", "EMNIST", "digits")
 
 _MARGIN = 2  # columns of background at either end, at least
 _LEAST_ADVANCE = 8  # columns from one digit's ink to the next's: two steps of a network that reads every fourth column
+_DIGIT_WIDTH = 28
 _LARGEST_GAP = 28
 _MOST_DIGITS = 100
 _TEST_SEED = 0
@@ -36,8 +41,8 @@ class DigitStringsDataModule(InMemoryDataModule):
     is ``"MNIST lines"`` or ``"digits lines"``.
 
     Args:
-        data_dir: see :class:`MNISTDataModule`, as for ``dataset`` and ``source``.
-        dataset: see there.
+        data_dir: see :class:`MNISTDataModule`, as for ``source``.
+        dataset: those of its data sets that are digits: ``"MNIST"``, ``"EMNIST"`` or ``"digits"``.
         source: see there.
         lines_per_epoch: training lines an epoch.
         val_lines: lines for validation.
@@ -68,7 +73,7 @@ class DigitStringsDataModule(InMemoryDataModule):
     def __init__(
         self,
         data_dir: str = "data",
-        dataset: DatasetName = "MNIST",
+        dataset: DigitDataset = "MNIST",
         source: Source = "auto",
         lines_per_epoch: int = 10_000,
         val_lines: int = 1000,
@@ -84,6 +89,8 @@ class DigitStringsDataModule(InMemoryDataModule):
         drop_last: bool = True,
         seed: int | None = None,
     ) -> None:
+        if dataset not in DIGIT_DATASETS:
+            raise DataError(f"dataset must be one of {', '.join(map(repr, DIGIT_DATASETS))}, got {dataset!r}")
         check_positive(
             lines_per_epoch=lines_per_epoch,
             val_lines=val_lines,
@@ -100,6 +107,13 @@ class DigitStringsDataModule(InMemoryDataModule):
             raise DataError(
                 f"min_gap and max_gap must be whole numbers, a range within -{_LARGEST_GAP} to {_LARGEST_GAP}, got "
                 f"{min_gap!r} to {max_gap!r}"
+            )
+        widest = _MARGIN + max_digits * (_DIGIT_WIDTH + max(0, max_gap))
+        needed = 64 * max_digits * lines_per_epoch + 4 * _DIGIT_WIDTH * widest * max(val_lines, test_lines)
+        if needed > memory():
+            raise DataError(
+                f"{max(lines_per_epoch, val_lines, test_lines):,} lines do not fit in memory: about "
+                f"{needed // 2**30:,} GiB"
             )
         super().__init__(
             batch_size=batch_size,
@@ -146,7 +160,7 @@ class DigitStringsDataModule(InMemoryDataModule):
 
     def train_dataloader(self) -> EpochLoader:
         """Lines that are made while they are asked for."""
-        return LineLoader(
+        return _LineLoader(
             self.splits.train,
             self.lines_per_epoch,
             self._layout,
@@ -159,7 +173,7 @@ class DigitStringsDataModule(InMemoryDataModule):
         )
 
 
-class LineLoader(EpochLoader):
+class _LineLoader(EpochLoader):
     """Lines made of digits batch by batch, others in each epoch; see :class:`DigitStringsDataModule`.
 
     Args:
@@ -193,21 +207,24 @@ class LineLoader(EpochLoader):
         self._digits = _Digits(digits, device)
         self._layout = layout
         self._preprocess = preprocess
-        self._plan: _Plan | None = None
+        self._kept: tuple[int, _Plan] | None = None  # the last epoch's, and which that is
 
-    def start_epoch(self, epoch: int) -> Tensor:
-        stream = Stream(self.seed, f"training lines of epoch {epoch}")
-        self._plan = self._layout.draw(self.num_samples, len(self._digits), stream)
-        return self._digits.widths(self._plan)
+    def sample_lengths(self, epoch: int) -> Tensor:
+        return self._digits.widths(self._plan(epoch))
 
-    def make_batch(self, chosen: Tensor | slice, seed: int) -> tuple[Any, Any]:
-        assert self._plan is not None
-        lines = self._digits.lines(self._plan[chosen])
+    def make_batch(self, chosen: Tensor | slice, epoch: int, seed: int) -> tuple[Any, Any]:
+        lines = self._digits.lines(self._plan(epoch)[chosen])
         images, labels = lines.features, lines.targets
         assert isinstance(images, Padded)
         assert isinstance(labels, Padded)
         pixels = images.values if self._preprocess is None else self._preprocess(images.values)
         return PaddedBatch(pixels, images.lengths), LabelBatch(labels.values, labels.lengths)
+
+    def _plan(self, epoch: int) -> _Plan:
+        if self._kept is None or self._kept[0] != epoch:
+            stream = Stream(self.seed, f"training lines of epoch {epoch}")
+            self._kept = epoch, self._layout.draw(self.num_samples, len(self._digits), stream)
+        return self._kept[1]
 
 
 @dataclass(frozen=True)
@@ -289,7 +306,7 @@ class _Digits:
         canvas = torch.zeros(
             lines, self.images.shape[1], int(widths.max()) + 2 * size, dtype=torch.uint8, device=device
         )
-        place = (columns - self.first[plan.digits] + size).clamp_max(canvas.shape[2] - size)
+        place = columns - self.first[plan.digits] + size
         present = torch.arange(most) < plan.counts[:, None]
         for index in range(int(plan.counts.max())):  # one after another, so that no two write to the same pixel at once
             drawn = present[:, index].nonzero()[:, 0]

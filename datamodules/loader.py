@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
@@ -18,17 +18,19 @@ Preprocess = Callable[[Tensor], Tensor]
 """Works on the features of a whole batch, such as a normalisation."""
 
 Augment = Callable[[Tensor, Generator], Tensor]
-"""Works on the features of a whole batch and draws from the generator, which lives on the features' device."""
+"""Works on the features of a whole batch and draws from the generator, which lives on the features' device.
+
+Of :class:`Padded` features it gets the padded values, and must not move them along the padded dimension."""
 
 
 class LoaderState(TypedDict):
-    """Where a :class:`BatchLoader` stands."""
+    """Where an :class:`EpochLoader` stands."""
 
     epoch: int
     position: int
 
 
-class EpochLoader:
+class EpochLoader(ABC):
     """Batches made from sample numbers: the order, the share of each process, and the place for a resume.
 
     * The order of an epoch is a function of ``(seed, epoch)``; what a batch draws, of ``(seed, epoch, batch, rank)``.
@@ -37,7 +39,7 @@ class EpochLoader:
     * In a process group each rank gets its part of every global batch (``batch_size`` a rank); together the ranks
       see each sample of an epoch once. In evaluation nothing is padded or dropped, so a rank may get a batch less.
 
-    A subclass defines :meth:`make_batch`, and :meth:`start_epoch` where a sample differs from epoch to epoch.
+    A subclass defines :meth:`make_batch`, and :meth:`sample_lengths` where samples differ in length.
 
     Args:
         num_samples: samples an epoch.
@@ -85,16 +87,17 @@ class EpochLoader:
     # ------------------------------------------------------------------ what a subclass defines
 
     @abstractmethod
-    def make_batch(self, chosen: Tensor | slice, seed: int) -> Any:
+    def make_batch(self, chosen: Tensor | slice, epoch: int, seed: int) -> Any:
         """The batch of the samples of these numbers.
 
         Args:
             chosen: int64 on the CPU, or a slice.
+            epoch: of which the samples are, where they differ.
             seed: for whatever is drawn.
         """
 
-    def start_epoch(self, epoch: int) -> Tensor | None:
-        """Prepare the samples of an epoch; their lengths ``(samples,)``, if they have such."""
+    def sample_lengths(self, epoch: int) -> Tensor | None:
+        """The lengths of an epoch's samples, ``(samples,)`` int64, if they have such."""
         return None
 
     # ------------------------------------------------------------------ what Lightning asks of a loader
@@ -141,7 +144,7 @@ class EpochLoader:
             self.set_epoch(self.epoch + 1)
         start, self._start = self._start, 0
         epoch = self.epoch
-        order = self._order(epoch, self.start_epoch(epoch))
+        order = self._order(epoch)
         rank, world = _world()
         for position in range(start, len(self)):
             first = position * self._global_batch_size
@@ -149,12 +152,12 @@ class EpochLoader:
             if world > 1:
                 first, last = _share(first, last, rank, world)
             chosen = slice(first, last) if order is None else order[first:last]
-            batch = self.make_batch(chosen, _mix(self.seed, epoch, position, rank))
+            batch = self.make_batch(chosen, epoch, _mix(self.seed, epoch, position, rank))
             self._position = position + 1
             yield batch
         self.set_epoch(epoch + 1)
 
-    def _order(self, epoch: int, lengths: Tensor | None) -> Tensor | None:
+    def _order(self, epoch: int) -> Tensor | None:
         if not self.shuffle:
             return None
         # Drawn on the CPU, so that every device sees the same order.
@@ -162,6 +165,7 @@ class EpochLoader:
         order = torch.randperm(self.num_samples, generator=generator)
         if not self.group_by_length:
             return order
+        lengths = self.sample_lengths(epoch)
         if lengths is None:
             raise DataError("group_by_length needs samples of different lengths, given as Padded")
         return _grouped(order, lengths, self._global_batch_size, generator)
@@ -218,6 +222,8 @@ class BatchLoader(EpochLoader):
             raise DataError(f"there are {len(features)} features but {len(targets)} targets: each sample needs both")
         if group_by_length and not isinstance(features, Padded):
             raise DataError("group_by_length needs samples of different lengths, given as Padded")
+        if isinstance(features, Padded) and getattr(augment, "moves_pixels", False):
+            raise DataError(f"{type(augment).__name__} would move what stands in the padding into the samples")
         super().__init__(
             len(features),
             batch_size,
@@ -232,13 +238,13 @@ class BatchLoader(EpochLoader):
         self.preprocess = preprocess
         self._generator: Generator | None = None
 
-    def start_epoch(self, epoch: int) -> Tensor | None:
+    def sample_lengths(self, epoch: int) -> Tensor | None:
         return self.features.lengths if isinstance(self.features, Padded) else None
 
-    def make_batch(self, chosen: Tensor | slice, seed: int) -> tuple[Any, Any]:
+    def make_batch(self, chosen: Tensor | slice, epoch: int, seed: int) -> tuple[Any, Any]:
         features, targets = take(self.features, chosen), take(self.targets, chosen)
         if isinstance(features, PaddedBatch):
-            return features._replace(values=self._prepare(features.values, seed)), targets
+            return PaddedBatch(self._prepare(features.values, seed), features.lengths), targets
         return self._prepare(features, seed), targets
 
     def _prepare(self, features: Tensor, seed: int) -> Tensor:
@@ -257,7 +263,7 @@ def take(samples: Samples, chosen: Tensor | slice) -> Any:
         return LabelBatch(values, lengths) if samples.labels else PaddedBatch(values, lengths)
     if isinstance(chosen, slice):
         return samples[chosen].clone()  # as an index gives copies: whoever gets a batch may change it
-    return samples.index_select(0, chosen.to(samples.device))
+    return samples.index_select(0, chosen.to(samples.device, non_blocking=True))
 
 
 _POOL = 64  # batches sorted together: enough for like lengths, few enough for batches that differ in each epoch

@@ -156,7 +156,7 @@ class MNISTDataModule(InMemoryDataModule):
 
     def preprocess(self) -> Preprocess | None:
         standardize = super().preprocess()
-        return _Rows(standardize) if self.as_rows and standardize is not None else standardize
+        return _Rows(standardize) if self.as_rows and standardize else standardize
 
     def sample_in_words(self) -> str:
         return f"{self.image_size} rows of {self.image_size} pixels" if self.as_rows else super().sample_in_words()

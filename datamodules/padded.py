@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,13 +11,26 @@ from torch import Tensor
 from datamodules.errors import DataError
 
 
-class PaddedBatch(NamedTuple):
-    """Padded samples and their lengths; moved to another device, the lengths stay behind."""
+@dataclass(eq=False)
+class PaddedBatch:
+    """Padded samples and their lengths, ``values, lengths = batch``; moved to another device, the lengths stay behind.
+
+    No tuple: of a tuple ``DistributedDataParallel`` would move each part to its GPU.
+
+    Args:
+        values: ``(batch, ...)``.
+        lengths: ``(batch,)`` int64 on the CPU, where sequences are packed by them.
+    """
 
     values: Tensor
-    """``(batch, ...)``."""
     lengths: Tensor
-    """``(batch,)`` int64 on the CPU, where sequences are packed by them."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.values, self.lengths))
+
+    def pin_memory(self) -> PaddedBatch:
+        """With the values in memory that a GPU reads directly; torch's ``DataLoader`` calls this."""
+        return type(self)(self.values.pin_memory(), self.lengths)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PaddedBatch:
         """With the values on another device; Lightning calls this."""
@@ -27,12 +40,16 @@ class PaddedBatch(NamedTuple):
 class LabelBatch(PaddedBatch):
     """Sequences of labels and their lengths, all of which stay on the CPU, where they are checked and compared."""
 
+    def pin_memory(self) -> LabelBatch:
+        """Itself."""
+        return self
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
         """Itself."""
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Padded:
     """Samples of different lengths, padded to that of the longest; a batch of them is a :class:`PaddedBatch`.
 
@@ -86,7 +103,32 @@ class Padded:
     def __len__(self) -> int:
         return len(self.values)
 
+    @classmethod
+    def from_list(cls, samples: Sequence[Tensor], dim: int = 1, *, labels: bool = False) -> Padded:
+        """Samples that differ in one dimension, padded with zeros.
+
+        Args:
+            samples: at least one; without the dimension that counts samples.
+            dim: see :class:`Padded`; of each sample the dimension before.
+            labels: see there.
+
+        Raises:
+            DataError: no samples, or some that differ in more than this dimension.
+        """
+        others = [(*sample.shape[: dim - 1], *sample.shape[dim:]) for sample in samples]
+        if not samples or len(set(others)) > 1 or samples[0].ndim < dim:
+            raise DataError(f"expected samples that differ in dimension {dim - 1} alone, got {others[:3]} beside it")
+        lengths = torch.tensor([sample.shape[dim - 1] for sample in samples])
+        shape = list(samples[0].shape)
+        shape[dim - 1] = int(lengths.max())
+        values = samples[0].new_zeros(len(samples), *shape)
+        for place, sample in zip(values, samples, strict=True):
+            place.narrow(dim - 1, 0, sample.shape[dim - 1]).copy_(sample)
+        return cls(values, lengths, dim, labels)
+
     def __getitem__(self, chosen: slice | Tensor) -> Padded:
+        if isinstance(chosen, int):
+            raise DataError(f"a single sample is a slice of length one: [{chosen}:{chosen + 1}]")
         return Padded(self.values[chosen], self.lengths[chosen], self.dim, self.labels)
 
     @property

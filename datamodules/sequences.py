@@ -11,6 +11,7 @@ from datamodules.portable_random import Floats, Stream, half_circle
 from datamodules.synthetic import SyntheticDataModule, check_number
 
 _MOST_SINES = 1000
+_NO_NOISE = 1e-15  # in its place, where there is none
 _SLOWEST, _FASTEST = 0.02, 0.25  # cycles a step: periods of 50 down to 4 steps
 
 
@@ -109,14 +110,15 @@ class SineDataModule(SyntheticDataModule):
 
         The mean over the horizon, from the covariances of the series (Wiener 1949).
         """
-        steps = np.arange(self.window + self.horizon)
-        waves = np.cos(2.0 * np.pi * self.frequencies[:, None] * steps)
-        by_lag = (0.5 * self.amplitudes**2) @ waves
-        by_lag[0] += self.noise**2
-        covariances = by_lag[np.abs(steps[:, None] - steps)]
-        seen, wanted = covariances[: self.window, : self.window], covariances[: self.window, self.window :]
-        weights = np.linalg.lstsq(seen, wanted, rcond=None)[0]  # without noise there is more than one solution
-        return float(covariances[0, 0] - (weights * wanted).sum(axis=0).mean())
+        # A series is a weighted sum of cosines and sines, whose weights have zero mean and no covariances. What is left
+        # of their variances when the window is known is the error, beside the noise.
+        angles = 2.0 * np.pi * np.arange(self.window + self.horizon)[:, None] * self.frequencies
+        waves = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+        variances = np.tile(0.5 * self.amplitudes**2, 2)
+        seen, wanted = waves[: self.window], waves[self.window :]
+        noise = max(self.noise**2, _NO_NOISE)
+        left = np.linalg.inv(np.diag(1.0 / variances) + seen.T @ seen / noise)
+        return float(self.noise**2 + np.einsum("hi,ij,hj->h", wanted, left, wanted).mean())
 
     def draw(self, streams: dict[str, Stream], start: int, count: int) -> tuple[Floats, Floats]:
         steps = np.arange(self.window + self.horizon)

@@ -82,7 +82,7 @@ class SyntheticDataModule(InMemoryDataModule):
         self.val_size = val_size
         self.test_size = test_size
         needed = num_samples * (4 * num_features + 8) + 64 * num_features
-        if needed > _memory():
+        if needed > memory():
             raise _too_large(num_samples, num_features)
         # Takes the arguments of the subclass's __init__, and those of this one, of which not every subclass has all.
         own = inspect.signature(type(self)).parameters
@@ -569,7 +569,7 @@ def _too_large(num_samples: int, num_features: int) -> DataError:
     return DataError(f"{num_samples:,} samples do not fit in memory: {size:,} GiB of features")
 
 
-def _memory() -> int:
+def memory() -> int:
     """Bytes this process may use. The kernel promises more than there are, and ends who takes it at its word."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # of the container

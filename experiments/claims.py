@@ -20,6 +20,7 @@ class Claim:
         source: what the limit is, in words.
         mode: whether more (``"max"``) or less (``"min"``) of the metric is better.
         dataset: the data that the claim is about; on others nothing is claimed.
+        applies: whether the data module's arguments are those that the claim is about; ``None``: any are.
     """
 
     metric: str
@@ -28,6 +29,7 @@ class Claim:
     source: str = ""
     mode: Literal["min", "max"] = "max"
     dataset: str | None = None
+    applies: Callable[[Any], bool] | None = None
 
 
 def hold(
@@ -50,7 +52,9 @@ def hold(
 
 
 def _applies(claim: Claim, data: object) -> bool:
-    return claim.dataset is None or claim.dataset == getattr(data, "dataset_name", None)
+    if claim.dataset is not None and claim.dataset != getattr(data, "dataset_name", None):
+        return False
+    return claim.applies is None or claim.applies(data)
 
 
 def _hold(claim: Claim, figures: Mapping[str, Any], data: object) -> dict[str, Any]:
@@ -87,7 +91,8 @@ def report(claims: Sequence[Claim], summary: Mapping[str, Any]) -> list[str]:
     if claims and not summary["claims"]:
         wanted = {claim.dataset for claim in claims}
         reason = (
-            "only a part of the test split was tested"
+            ("the data's options are not those it is about, or " if any(claim.applies for claim in claims) else "")
+            + "only a part of the test split was tested"
             if wanted & {None, summary["dataset"]}
             else f"the data are {summary['dataset']}, not {', '.join(sorted(map(str, wanted)))}"
         )

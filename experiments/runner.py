@@ -29,7 +29,7 @@ from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
 from zoo.tracking import ResilientWandbLogger
 
-__all__ = ["EXPECTED_ERRORS", "Experiment", "RunError", "launch", "run", "test_beside", "train_beside"]
+__all__ = ["EXPECTED_ERRORS", "Experiment", "RunError", "evaluate_beside", "launch", "run", "train_beside"]
 
 _INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
 
@@ -190,7 +190,7 @@ def train_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> dic
     return _tested(beside, task, data)
 
 
-def test_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> dict[str, float]:
+def evaluate_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> dict[str, float]:
     """Test a task as the run did, and return its test metrics; likewise."""
     return _tested(_trainer_beside(trainer), task, data)
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.networks.checks import ShapeError, check_positive
-from zoo.networks.recurrent import check_lengths
+from zoo.networks.checks import ShapeError, check_lengths, check_positive
 
 BLANK = 0
 

@@ -648,3 +648,15 @@ def test_recurrent_network_learns_from_sequences_of_different_lengths(grouped):
     assert [len(prediction.classes) for prediction in predictions] == [30, 30, 30, 10]
     right = torch.cat([prediction.classes for prediction in predictions]) == data.splits.test.targets
     assert right.double().mean().item() == pytest.approx(metrics["test/accuracy"], abs=1e-6)
+
+
+def test_features_of_sequences_are_standardised_each_by_itself_padded_or_not():
+    sequences = torch.randn(60, 7, 2) * torch.tensor([1.0, 1000.0]) + torch.tensor([3.0, -500.0])
+    plain = TensorDataModule(sequences, torch.zeros(60), standardize=True, batch_size=10, seed=0)
+    padded = TensorDataModule(Padded(sequences, torch.full((60,), 7)), torch.zeros(60), standardize=True, batch_size=10)
+    for data in (plain, padded):
+        data.setup()
+        assert data.mean.shape == data.std.shape == (2,)
+    train = plain.splits.train.features.flatten(0, 1).double()
+    torch.testing.assert_close(plain.mean.double(), train.mean(dim=0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(plain.std.double(), train.std(dim=0, correction=0), rtol=1e-5, atol=1e-5)

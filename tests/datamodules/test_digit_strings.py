@@ -20,7 +20,7 @@ from datamodules import (
     Split,
     mnist,
 )
-from datamodules.digit_strings import LineLoader
+from datamodules.digit_strings import _LineLoader
 from datamodules.portable_random import Stream
 from zoo import CRNNTranscriber
 
@@ -498,7 +498,7 @@ def test_resume_goes_on_as_if_never_interrupted(group_by_length, position, told)
 def test_lines_are_made_on_the_device_of_the_digits_but_for_lengths_and_labels():
     data = ready(make())
     meta = torch.device("meta")  # stands in for a GPU
-    loader = LineLoader(data.splits.train, 20, data._layout, 5, preprocess=data.preprocess(), device=meta)
+    loader = _LineLoader(data.splits.train, 20, data._layout, 5, preprocess=data.preprocess(), device=meta)
     for (images, widths), (labels, lengths) in loader:
         assert (images.device.type, images.dtype) == ("meta", torch.float32)
         assert {part.device.type for part in (widths, labels, lengths)} == {"cpu"}
@@ -509,7 +509,7 @@ def test_lines_are_made_on_the_device_of_the_digits_but_for_lengths_and_labels()
 def test_lines_are_the_same_on_every_device():
     data = ready(make())
     loaders = [
-        LineLoader(data.splits.train, 60, data._layout, 10, group_by_length=True, device=device)
+        _LineLoader(data.splits.train, 60, data._layout, 10, group_by_length=True, device=device)
         for device in (None, torch.device("cuda"))
     ]
     for (ours, targets), (theirs, same) in zip(*loaders, strict=True):
@@ -672,3 +672,29 @@ def test_run_resumed_within_an_epoch_and_at_its_end_ends_with_the_same_weights(t
     trainer_of().fit(resumed, make(), ckpt_path=path, weights_only=True)
     for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_two_passes_at_once_do_not_disturb_each_other():
+    loader = ready(make()).train_dataloader()
+    expected = list(loader)
+    loader.set_epoch(0)
+    first = iter(loader)
+    seen = [next(first)]
+    loader.set_epoch(1)
+    next(iter(loader))
+    seen += list(first)
+    assert len(seen) == len(expected)
+    for (one, _), (other, _) in zip(seen, expected, strict=True):
+        assert torch.equal(one.values, other.values)
+
+
+@pytest.mark.parametrize("dataset", ["FashionMNIST", "KMNIST", "mnist"])
+def test_only_digits_make_digit_strings(dataset):
+    with pytest.raises(DataError, match=r"dataset must be one of 'MNIST', 'EMNIST', 'digits', got"):
+        make(dataset=dataset)
+
+
+@pytest.mark.parametrize("lines", ["lines_per_epoch", "val_lines", "test_lines"])
+def test_more_lines_than_fit_in_memory_are_refused_at_once(lines):
+    with pytest.raises(DataError, match="100,000,000,000 lines do not fit in memory"):
+        make(**{lines: 100_000_000_000})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules import BatchLoader, DataError, EpochLoader, LabelBatch, Padded, PaddedBatch, RandomShift
+from datamodules import BatchLoader, DataError, EpochLoader, LabelBatch, Padded, PaddedBatch, RandomAffine, RandomShift
 
 SIZES = [1, 2, 5, 129, 10_001]
 WORLDS = [1, 2, 3]
@@ -674,14 +674,14 @@ class Squares(EpochLoader):
     def __init__(self, *arguments, lengths=None, **keywords):
         super().__init__(*arguments, **keywords)
         self.lengths = lengths
-        self.started = []
+        self.epochs = []
         self.seeds = []
 
-    def start_epoch(self, epoch):
-        self.started.append(epoch)
+    def sample_lengths(self, epoch):
         return self.lengths
 
-    def make_batch(self, chosen, seed):
+    def make_batch(self, chosen, epoch, seed):
+        self.epochs.append(epoch)
         self.seeds.append(seed)
         return torch.arange(self.num_samples)[chosen].square().tolist()
 
@@ -690,11 +690,11 @@ def test_loader_of_ones_own_samples_in_order():
     loader = Squares(5, 2)
     assert len(loader) == 3
     assert list(loader) == list(loader) == [[0, 1], [4, 9], [16]]
-    assert loader.started == [0, 1]
+    assert loader.epochs == [0, 0, 0, 1, 1, 1]
     assert len(set(loader.seeds)) == 6
 
 
-def test_loader_of_ones_own_is_asked_once_for_an_epoch_and_each_time_for_a_resumed_one():
+def test_loader_of_ones_own_goes_on_where_it_was():
     loader = Squares(10, 3, shuffle=True, seed=4)
     expected = list(loader)
     seeds = loader.seeds
@@ -702,7 +702,7 @@ def test_loader_of_ones_own_is_asked_once_for_an_epoch_and_each_time_for_a_resum
     resumed = Squares(10, 3, shuffle=True, seed=4)
     resumed.load_state_dict({"epoch": 0, "position": 2})
     assert list(resumed) == expected[2:]
-    assert (resumed.started, resumed.seeds) == ([0], seeds[2:])
+    assert (resumed.epochs, resumed.seeds) == ([0, 0], seeds[2:])
 
 
 def test_loader_of_ones_own_is_shared_by_ranks(as_rank):
@@ -727,6 +727,18 @@ def test_loader_of_ones_own_without_lengths_cannot_group():
     loader = Squares(8, 2, shuffle=True, group_by_length=True)
     with pytest.raises(DataError, match=r"^group_by_length needs samples of different lengths, given as Padded$"):
         next(iter(loader))
+
+
+def test_loader_that_makes_no_batches_cannot_be():
+    with pytest.raises(TypeError, match=r"abstract.*make_batch"):
+        EpochLoader(4, 2)
+
+
+@pytest.mark.parametrize("augment", [RandomShift(2), RandomAffine()])
+def test_augmentation_that_moves_pixels_is_refused_for_padded_images(augment):
+    images = Padded(torch.zeros(4, 1, 8, 12), torch.tensor([12, 3, 5, 6]), dim=3)
+    with pytest.raises(DataError, match="would move what stands in the padding into the samples"):
+        BatchLoader(images, torch.zeros(4), 2, augment=augment)
 
 
 @pytest.mark.parametrize("samples", [0, -5])
@@ -791,8 +803,8 @@ def test_trainer_resumes_within_an_epoch_and_at_its_end(tmp_path, step):
 
 def test_trainer_trains_on_a_loader_of_ones_own():
     class Pairs(Squares):
-        def make_batch(self, chosen, seed):
-            squares = torch.tensor(super().make_batch(chosen, seed))
+        def make_batch(self, chosen, epoch, seed):
+            squares = torch.tensor(super().make_batch(chosen, epoch, seed))
             return squares, -squares
 
     seen = fit(Recorder(), Pairs(10, 3, shuffle=True, seed=1))

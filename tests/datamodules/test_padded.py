@@ -267,3 +267,47 @@ def test_given_test_set_may_be_of_another_size():
     train = Padded(torch.zeros(20, 4), torch.full((20,), 4))
     module = ready(TensorDataModule(train, torch.arange(20) % 3, test=test, batch_size=4, eval_batch_size=2))
     assert [tuple(features.values.shape) for features, _ in module.test_dataloader()] == [(2, 9), (1, 5)]
+
+
+def test_parallel_training_on_gpus_leaves_the_lengths_on_the_cpu_too():
+    """DistributedDataParallel moves whatever it finds in tuples; a batch is none."""
+    from torch.distributed.utils import _to_kwargs
+
+    batch = (PaddedBatch(torch.zeros(2, 3), torch.tensor([1, 3])), LabelBatch(torch.ones(2, 3), torch.tensor([3, 2])))
+    [((features, targets), index)], _ = _to_kwargs((batch, 0), {}, torch.device("meta"), True)
+    assert index == 0
+    assert (features.lengths.device.type, targets.lengths.device.type, targets.values.device.type) == ("cpu",) * 3
+
+
+def test_batch_is_unpacked_into_values_and_lengths():
+    values, lengths = batch = PaddedBatch(torch.zeros(2, 3), torch.tensor([1, 3]))
+    assert (values is batch.values, lengths is batch.lengths) == (True, True)
+    labels = LabelBatch(values, lengths)
+    assert labels.to("meta") is labels
+    assert labels.pin_memory() is labels
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_samples_in_a_list_are_padded_with_zeros(dim):
+    shapes = {1: [(4, 2), (1, 2), (3, 2)], 3: [(1, 5, 4), (1, 5, 1), (1, 5, 3)]}[dim]
+    samples = [torch.rand(shape) for shape in shapes]
+    padded = Padded.from_list(samples, dim)
+    assert padded.lengths.tolist() == [4, 1, 3]
+    for index, sample in enumerate(samples):
+        assert torch.equal(padded.values[index].narrow(dim - 1, 0, sample.shape[dim - 1]), sample)
+    assert float(padded.values.sum()) == pytest.approx(float(sum(sample.sum() for sample in samples)))
+    words = Padded.from_list([torch.tensor([3, 1]), torch.tensor([2])], labels=True)
+    assert (words.values.tolist(), words.labels) == ([[3, 1], [2, 0]], True)
+
+
+@pytest.mark.parametrize("samples", [[], [torch.zeros(3, 2), torch.zeros(3, 4)], [torch.tensor(1.0)]])
+def test_list_of_samples_that_do_not_fit_together_is_refused(samples):
+    with pytest.raises(DataError, match="expected samples that differ in dimension 0 alone"):
+        Padded.from_list(samples)
+
+
+def test_single_sample_is_a_slice():
+    padded = Padded(torch.zeros(2, 3), torch.tensor([1, 3]))
+    with pytest.raises(DataError, match=r"a slice of length one: \[1:2\]"):
+        padded[1]
+    assert padded == padded  # noqa: PLR0124  # by identity: tensors would answer element by element

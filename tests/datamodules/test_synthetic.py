@@ -376,7 +376,7 @@ def test_more_features_than_memory_holds_are_refused(module, num_features):
 
 @any_module
 def test_samples_that_only_a_promise_of_the_kernel_holds_are_refused(module):
-    memory = synthetic._memory()
+    memory = synthetic.memory()
     assert 2**26 < memory <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with pytest.raises(DataError, match="do not fit in memory"):
         module(num_samples=memory // 11)  # 12 bytes a sample at least
@@ -427,7 +427,7 @@ def test_as_many_samples_as_classes_will_do():
 @any_module
 def test_standardized_data_are(module):
     data = ready(module(4000, standardize=True, seed=0, batch_size=2800))
-    features, _ = next(iter(data.train_dataloader()))
+    features = next(iter(data.train_dataloader()))[0].flatten(0, -2)  # all steps of a series are one feature
     assert features.mean(dim=0).abs().max() < 1e-5
     assert (features.std(dim=0, correction=0) - 1).abs().max() < 1e-5
 

@@ -149,6 +149,7 @@ def test_a_forecast_is_held_against_the_noise_and_reported_beside_the_naive_one(
 
 def test_several_steps_are_forecast_at_once(run_of):
     run = run_of("sine_forecast", "--data.horizon", "4")
+    assert run.summary["claims"] == []  # what is claimed is a one-step forecast
     model = LSTMForecaster.load_from_checkpoint(run.summary["checkpoint"]).eval()
     assert model.hparams["horizon"] == 4
     assert model(torch.zeros(2, 30, 1)).shape == (2, 4)
@@ -197,8 +198,8 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(name, run_of, tmp_path
 
 
 @pytest.mark.skipif(not HAS_MNIST, reason="the MNIST archives are not in data/MNIST/raw")
-def test_on_real_mnist_both_claims_are_evaluated(summary_of):
-    data = ["--data.data_dir", str(REPOSITORY / "data"), "--data.source", "local", "--data.test_lines", "100"]
+def test_on_real_mnist_both_claims_are_evaluated_on_the_lines_they_are_about(summary_of, capsys):
+    data = ["--data.data_dir", str(REPOSITORY / "data"), "--data.source", "local"]
     small = ["--data.lines_per_epoch", "64", "--data.val_lines", "20", "--trainer.max_epochs", "1"]
     digit_strings_ctc.main([*COMMON, *data, *small, "--run_dir", "run"])
     summary = summary_of("run")
@@ -207,6 +208,9 @@ def test_on_real_mnist_both_claims_are_evaluated(summary_of):
         ("test/cer", 0.01, False),
         ("test/sequence_accuracy", 0.95, False),
     ]
+    digit_strings_ctc.main([*COMMON, *data, *small, "--run_dir", "short", "--data.max_digits", "3"])
+    assert summary_of("short")["claims"] == []
+    assert "claim     none: the data's options are not those it is about, or only a part" in capsys.readouterr().out
 
 
 def test_the_default_forecast_sees_a_window_of_a_hundred_steps():

@@ -474,7 +474,7 @@ def test_a_target_too_long_for_its_image_ends_training_before_the_first_step(mak
     [
         (torch.ones(2, 3, dtype=torch.int64), "targets must be a pair of labels and their lengths, got Tensor"),
         ((torch.ones(2, 3, dtype=torch.int64),), "must be a pair of labels and their lengths, got tuple"),
-        ("ab", "must be a pair of labels and their lengths, got str"),
+        ("ab", "must be a tensor, got str"),
         (([[1], [2]], torch.ones(2, dtype=torch.int64)), "the labels of the targets must be a tensor, got list"),
         ((torch.ones(2, 1, dtype=torch.int64), [1, 1]), "the lengths of the targets must be a tensor, got list"),
         (
@@ -748,3 +748,42 @@ def test_nothing_in_the_padding_of_the_outputs_comes_into_the_gradient():
 def test_the_leaf_refuses_such_an_alphabet_too(alphabet):
     with pytest.raises(ValueError, match="alphabet must"):
         CRNNTranscriber(alphabet=alphabet)
+
+
+def test_a_text_and_its_labels():
+    task = SequenceTranscription(nn.Linear(2, 4), alphabet="a \u00fc")
+    assert task.labels("\u00fca a") == [3, 1, 2, 1]
+    assert task.text(task.labels("\u00fca a")) == "\u00fca a"
+    with pytest.raises(TargetError, match="'ab' has 'b', which is not in the alphabet"):
+        task.labels("ab")
+
+
+def test_an_alphabet_that_is_a_list_of_the_same_characters_will_do(make_trainer):
+    data = TensorDataModule(torch.randn(20, 5, 2), Padded(torch.ones(20, 1, dtype=torch.int64), torch.ones(20).long()))
+    data.alphabet = ["a", "b"]
+    data.batch_size = 4
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(SequenceTranscription(nn.Linear(2, 3), alphabet="ab"), data)
+    assert trainer.global_step == 4
+
+
+def test_an_output_for_every_step_is_no_regression_of_padded_sequences():
+    task = Regression(Recurrent(3, 4, 2, read="every"))
+    inputs, targets = torch.randn(2, 6, 3), torch.randn(2, 6, 2)
+    assert torch.isfinite(task._shared_step((inputs, targets))[2])  # whole ones may be
+    with pytest.raises(TargetError, match=r"an output for every step, .* those in the padding included"):
+        task._shared_step((PaddedBatch(inputs, torch.tensor([6, 2])), targets))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Regression(nn.Linear(3, 1)),
+        BinaryClassification(nn.Linear(3, 1)),
+        MulticlassClassification(nn.Linear(3, 2), num_classes=2),
+    ],
+)
+def test_targets_of_different_lengths_are_for_transcription(task):
+    targets = LabelBatch(torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 2]))
+    with pytest.raises(TargetError, match="targets must be a tensor, one entry a sample, got LabelBatch"):
+        task._shared_step((torch.zeros(2, 3), targets))

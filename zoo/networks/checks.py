@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from numbers import Real
 
+import torch
 from torch import Tensor
 
 
@@ -74,7 +75,7 @@ def check_batch(images: Tensor, expected: str) -> None:
     if images.ndim == 3:
         raise ShapeError(
             f"expected images of shape {expected}, got {got}: a single image needs a batch dimension, "
-            "add it with image.unsqueeze(0)"
+            "add it with image.unsqueeze(0); images without channels need one, images.unsqueeze(1)"
         )
     if images.ndim != 4:
         raise ShapeError(f"expected images of shape {expected}, got {got}")
@@ -95,4 +96,31 @@ def check_images(images: Tensor, in_channels: int, image_size: int) -> None:
         raise ShapeError(
             f"expected images of shape {expected}, got {got}: resize the images to {image_size}x{image_size}, "
             "or build the network for their size"
+        )
+
+
+def check_lengths(lengths: Tensor, batch: int, padded: int, kind: str = "sequence", unit: str = "steps") -> None:
+    """Raise :class:`ShapeError` unless there is a length from 1 to ``padded`` for each sample, on the CPU."""
+    if not isinstance(lengths, Tensor):
+        raise ShapeError(f"lengths must be a tensor, got {type(lengths).__name__}")
+    if lengths.device.type != "cpu":
+        raise ShapeError(
+            f"lengths must stay on the CPU, got them on {lengths.device}: a datamodules.PaddedBatch keeps them there "
+            "when a batch is moved, lengths.cpu() brings them back"
+        )
+    if lengths.shape != (batch,) or lengths.dtype != torch.int64:
+        raise ShapeError(
+            f"lengths must be of shape ({batch},) and type int64, got {tuple(lengths.shape)} and "
+            f"{str(lengths.dtype).removeprefix('torch.')}"
+        )
+    if batch == 0:
+        raise ShapeError(f"there is nothing to read in a batch of no {kind}s")
+    shortest, longest = (int(bound) for bound in lengths.aminmax())
+    if shortest < 1:
+        raise ShapeError(
+            f"{kind} {int(lengths.argmin())} has length {shortest}: each has at least one of the {unit} of its batch"
+        )
+    if longest > padded:
+        raise ShapeError(
+            f"{kind} {int(lengths.argmax())} has length {longest}, but the batch is padded to {padded} {unit}"
         )

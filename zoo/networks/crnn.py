@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.networks.blocks import make_activation
-from zoo.networks.checks import ShapeError, check_batch, check_fraction, check_positive
-from zoo.networks.recurrent import Recurrent, check_lengths
+from zoo.networks.checks import ShapeError, check_batch, check_fraction, check_lengths, check_positive
+from zoo.networks.recurrent import Recurrent
 
 
 class CRNN(nn.Module):
@@ -59,8 +59,8 @@ class CRNN(nn.Module):
         check_fraction(dropout=dropout)
         if not channels or image_height >> len(channels) < 1:
             raise ValueError(
-                f"channels must name at least one block and no more than {image_height.bit_length() - 1}, which halve "
-                f"image_height={image_height} to nothing, got {tuple(channels)!r}"
+                f"channels must name at least one block and no more than {image_height.bit_length() - 1}, each of "
+                f"which halves image_height={image_height}, got {tuple(channels)!r}"
             )
         if not 0 <= halve_width <= len(channels):
             raise ValueError(
@@ -142,5 +142,5 @@ class ChannelNorm(nn.Module):
 
 def _blank(images: Tensor, widths: Tensor) -> Tensor:
     """Zeros to the right of each image's width."""
-    valid = torch.arange(images.shape[3], device=images.device) < widths.to(images.device)[:, None]
+    valid = torch.arange(images.shape[3], device=images.device) < widths.to(images.device, non_blocking=True)[:, None]
     return images.masked_fill(~valid[:, None, None, :], 0.0)

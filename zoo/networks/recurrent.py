@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from zoo.networks.checks import ShapeError, check_choice, check_fraction, check_positive
+from zoo.networks.checks import ShapeError, check_choice, check_fraction, check_lengths, check_positive
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 READS = ("last", "every")
@@ -19,7 +19,8 @@ class Recurrent(nn.Module):
 
     The cells are Elman's (Cognitive Science 14, 1990), the long short-term memory (Hochreiter and Schmidhuber, Neural
     Computation 9, 1997; with forget gates, Gers et al. 2000), and the gated recurrent unit (Cho et al. 2014).
-    Shorter sequences of a padded batch are packed: what stands in their padding never changes a result.
+    Shorter sequences of a padded batch are packed: what stands in their padding never changes a result. (On a GPU
+    packing waits for the device.)
 
     Args:
         in_features: numbers a step.
@@ -92,8 +93,8 @@ class Recurrent(nn.Module):
             states, _ = pad_packed_sequence(states, batch_first=True, total_length=steps)
         outputs = self.head(self.dropout(states))
         if lengths is not None:
-            valid = torch.arange(steps, device=outputs.device) < lengths.to(outputs.device)[:, None]
-            outputs = outputs * valid[:, :, None]
+            ends = lengths.to(outputs.device, non_blocking=True)[:, None, None]
+            outputs = outputs.masked_fill(torch.arange(steps, device=outputs.device)[:, None] >= ends, 0.0)
         return outputs
 
 
@@ -104,7 +105,8 @@ def check_sequences(inputs: Tensor, lengths: Tensor | None, in_features: int) ->
     """
     expected = f"(batch, steps, {in_features})"
     if inputs.ndim != 3 or inputs.shape[2] != in_features:
-        raise ShapeError(f"expected sequences of shape {expected}, got {tuple(inputs.shape)}")
+        advice = ": of images with one channel rows are made with images.squeeze(1)" if inputs.ndim == 4 else ""
+        raise ShapeError(f"expected sequences of shape {expected}, got {tuple(inputs.shape)}{advice}")
     if not inputs.is_floating_point():
         raise ShapeError(f"expected floating-point sequences, got {inputs.dtype}: convert and scale them first")
     batch, steps = inputs.shape[:2]
@@ -112,25 +114,3 @@ def check_sequences(inputs: Tensor, lengths: Tensor | None, in_features: int) ->
         raise ShapeError(f"there is nothing to read in sequences of shape {tuple(inputs.shape)}")
     if lengths is not None:
         check_lengths(lengths, batch, steps)
-
-
-def check_lengths(lengths: Tensor, batch: int, padded: int, kind: str = "sequence", unit: str = "steps") -> None:
-    """Raise :class:`ShapeError` unless there is a length from 1 to ``padded`` for each sample, on the CPU."""
-    if not isinstance(lengths, Tensor):
-        raise ShapeError(f"lengths must be a tensor, got {type(lengths).__name__}")
-    if lengths.device.type != "cpu":
-        raise ShapeError(f"lengths must stay on the CPU, got them on {lengths.device}: lengths.cpu()")
-    if lengths.shape != (batch,) or lengths.dtype != torch.int64:
-        raise ShapeError(
-            f"lengths must be of shape ({batch},) and type int64, got {tuple(lengths.shape)} and "
-            f"{str(lengths.dtype).removeprefix('torch.')}"
-        )
-    shortest, longest = (int(bound) for bound in lengths.aminmax())
-    if shortest < 1:
-        raise ShapeError(
-            f"{kind} {int(lengths.argmin())} has length {shortest}: each has at least one of the {unit} of its batch"
-        )
-    if longest > padded:
-        raise ShapeError(
-            f"{kind} {int(lengths.argmax())} has length {longest}, but the batch is padded to {padded} {unit}"
-        )

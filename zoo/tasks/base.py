@@ -40,8 +40,17 @@ def at_least_32_bits(outputs: Tensor) -> Tensor:
     return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
+def require_tensor(targets: Any) -> None:
+    """Raise :class:`TargetError` for targets that are none, such as those of different lengths."""
+    if not isinstance(targets, Tensor):
+        raise TargetError(f"targets must be a tensor, one entry a sample, got {type(targets).__name__}")
+
+
 def inputs_of(batch: Any) -> Inputs:
-    """The inputs of a batch, or of inputs alone: a tensor, or a named pair such as :class:`datamodules.PaddedBatch`."""
+    """The inputs of a batch, or of inputs alone: a tensor, or a :class:`datamodules.PaddedBatch` or its like.
+
+    A plain pair is a batch, inputs and targets: padded inputs and lengths by themselves are ``((inputs, lengths),)``.
+    """
     inputs: Inputs = batch if isinstance(batch, Tensor) or hasattr(batch, "lengths") else batch[0]
     return inputs
 
@@ -54,9 +63,9 @@ class Task(LightningModule):
     """A network with its loss, metrics, optimizer and schedule; it knows nothing of its data.
 
     A batch is ``(inputs, targets)``. Inputs of different lengths are a pair, padded inputs and their lengths, and the
-    network is called with both; the lengths belong on the CPU, where a named tuple with a ``to`` of its own, such as
-    :class:`datamodules.PaddedBatch`, keeps them when Lightning moves the batch. Logged are ``train/loss`` (the mean
-    since the last time, every ``log_every_n_steps``), ``train/loss_epoch``, ``val/loss`` and ``test/loss`` (means over
+    network is called with both; the lengths belong on the CPU, where a :class:`datamodules.PaddedBatch`, or anything
+    else with a ``to`` of its own, keeps them when Lightning moves the batch. Logged are ``train/loss`` (the mean since
+    the last time, every ``log_every_n_steps``), ``train/loss_epoch``, ``val/loss`` and ``test/loss`` (means over
     samples of the loss that is trained, smoothing and weights included), and the metrics, prefixed ``val/`` and
     ``test/``. Between two log points a training step neither logs nor, on a GPU, waits for the device.
 
@@ -147,7 +156,7 @@ class Task(LightningModule):
         return outputs
 
     def outputs_of(self, batch: Batch | Tensor) -> Tensor:
-        """The network's outputs for a batch, or for inputs alone that are a tensor or a named pair with lengths.
+        """The network's outputs for a batch, or see :func:`inputs_of`, for inputs alone.
 
         Mixed precision ends here, before losses, metrics and predictions.
         """

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 from torchmetrics.utilities.data import dim_zero_cat
 
-from zoo.tasks.base import Batch, TargetError, Task
+from zoo.tasks.base import Batch, TargetError, Task, require_tensor
 
 
 class BinaryPrediction(NamedTuple):
@@ -103,6 +103,7 @@ class BinaryClassification(Task):
         return torch.where(((labels == 0.0) | (labels == 1.0)).all(), loss, torch.nan)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        require_tensor(targets)
         if outputs.ndim != 1:
             raise TargetError(
                 f"the network must give one logit a sample, of shape (batch, 1) or (batch,), got {tuple(outputs.shape)}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from zoo.tasks.base import Batch, TargetError, Task
+from zoo.tasks.base import Batch, TargetError, Task, require_tensor
 
 
 class ClassPrediction(NamedTuple):
@@ -110,6 +110,7 @@ class MulticlassClassification(Task):
         return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=self.label_smoothing)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        require_tensor(targets)
         if outputs.ndim != 2 or outputs.shape[1] != self.num_classes:
             raise TargetError(
                 f"the network must give logits of shape (batch, {self.num_classes}), got {tuple(outputs.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -11,7 +12,7 @@ from torch.nn import functional
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
 
 from zoo.networks.checks import check_choice
-from zoo.tasks.base import Batch, TargetError, Task
+from zoo.tasks.base import Batch, TargetError, Task, inputs_of, require_tensor
 
 REGRESSION_LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "mse": lambda outputs, targets, _: functional.mse_loss(outputs, targets),
@@ -71,11 +72,21 @@ class Regression(Task):
         self.loss = loss
         self.huber_delta = huber_delta
 
+    def _shared_step(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
+        outputs, targets, loss = super()._shared_step(batch)
+        if outputs.ndim > 2 and not isinstance(inputs_of(batch), Tensor):
+            raise TargetError(
+                f"the network gives an output for every step, {tuple(outputs.shape)}, those in the padding "
+                'included, which would count like any other: read the last step, Recurrent(read="last")'
+            )
+        return outputs, targets, loss
+
     def compute_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         # In the outputs' 32 bits, whatever the module's own precision makes of the targets: torch mixes no types here.
         return REGRESSION_LOSSES[self.loss](outputs, targets.to(outputs.dtype), self.huber_delta)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        require_tensor(targets)
         if not targets.is_floating_point():
             raise TargetError(
                 f"targets must be floating-point numbers, got {str(targets.dtype).removeprefix('torch.')}: convert "

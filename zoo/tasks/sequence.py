@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,7 @@ from torchmetrics import Metric
 from torchmetrics.text import CharErrorRate
 
 from zoo.decoding import BLANK, Decoding, greedy_decode, prefix_beam_search
-from zoo.networks.checks import ShapeError, check_choice, check_positive
-from zoo.networks.recurrent import check_lengths
+from zoo.networks.checks import ShapeError, check_choice, check_lengths, check_positive
 from zoo.tasks.base import Batch, TargetError, Task, at_least_32_bits, inputs_of
 
 DECODERS = ("greedy", "beam")
@@ -108,7 +107,7 @@ class SequenceTranscription(Task):
 
     def setup(self, stage: str) -> None:
         theirs = getattr(self.trainer.datamodule, "alphabet", None)  # type: ignore[attr-defined]
-        if theirs is not None and theirs != self.alphabet:
+        if theirs is not None and "".join(theirs) != self.alphabet:
             raise TargetError(f"the data are written in the alphabet {theirs!r}, the model reads {self.alphabet!r}")
 
     def on_fit_start(self) -> None:
@@ -125,9 +124,10 @@ class SequenceTranscription(Task):
     def _shared_step(self, batch: Batch) -> tuple[Tensor, LabelSequences, Tensor]:
         outputs = self.outputs_of(batch)
         targets = batch[1]
-        if not isinstance(targets, tuple | list) or len(targets) != 2:
+        parts = list(targets) if isinstance(targets, Iterable) and not isinstance(targets, Tensor) else []
+        if len(parts) != 2:
             raise TargetError(f"targets must be a pair of labels and their lengths, got {type(targets).__name__}")
-        labels, lengths = targets
+        labels, lengths = parts
         sequences = LabelSequences(labels, lengths, self.steps_of(batch, outputs))
         self.check_targets(outputs, sequences)
         return outputs, sequences, self.compute_loss(outputs, sequences)
@@ -147,7 +147,8 @@ class SequenceTranscription(Task):
         if isinstance(inputs, Tensor):
             return torch.full((len(outputs),), outputs.shape[1], dtype=torch.int64)
         num_steps = getattr(self.network, "num_steps", None)
-        steps: Tensor = inputs[1] if num_steps is None else num_steps(inputs[1])
+        _, lengths = inputs
+        steps: Tensor = lengths if num_steps is None else num_steps(lengths)
         if steps.device.type == "cpu" and steps.numel() and int(steps.max()) > outputs.shape[1]:
             raise ShapeError(
                 f"the network gives {outputs.shape[1]} steps where {int(steps.max())} were expected: one that shortens "
@@ -161,9 +162,9 @@ class SequenceTranscription(Task):
         device = loss_device(outputs.device)
         padding = torch.arange(outputs.shape[1]) >= targets.steps[:, None]
         # The loss looks at no padding, but its gradient would hand on a NaN that stands there.
-        valid = outputs.to(device).masked_fill(padding[:, :, None].to(device), 0.0)
+        valid = outputs.to(device).masked_fill(padding[:, :, None].to(device, non_blocking=True), 0.0)
         log_probs = valid.log_softmax(dim=2).transpose(0, 1)
-        labels = targets.labels.to(device)
+        labels = targets.labels.to(device, non_blocking=True)
         loss = functional.ctc_loss(log_probs, labels, targets.steps, targets.lengths, blank=BLANK)
         return loss.to(outputs.device)
 
@@ -191,17 +192,19 @@ class SequenceTranscription(Task):
 
     def metric_inputs(self, outputs: Tensor, targets: LabelSequences) -> tuple[list[str], list[str]]:
         # Steps that are no numbers are read as blanks: that the model is broken is for the loss to say, not for these.
+        log_probs = outputs.log_softmax(dim=2)
         blank = outputs.new_full(outputs.shape[2:], -math.inf)
         blank[BLANK] = 0.0
-        broken = outputs.log_softmax(dim=2).isnan().any(dim=2, keepdim=True)
-        decodings = self.decode(torch.where(broken, blank, outputs), targets.steps)
-        read = [self.text(decoding.labels) for decoding in decodings]
+        log_probs = torch.where(log_probs.isnan().any(dim=2, keepdim=True), blank, log_probs)
+        read = [self.text(decoding.labels) for decoding in self._decode(log_probs, targets.steps)]
         pairs = zip(targets.labels.tolist(), targets.lengths.tolist(), strict=True)
         return read, [self.text(labels[:length]) for labels, length in pairs]
 
     def decode(self, outputs: Tensor, steps: Tensor | None = None) -> list[Decoding]:
         """What the logits ``(batch, steps, 1 + len(alphabet))`` spell, by the task's decoder."""
-        log_probs = at_least_32_bits(outputs).log_softmax(dim=2)
+        return self._decode(at_least_32_bits(outputs).log_softmax(dim=2), steps)
+
+    def _decode(self, log_probs: Tensor, steps: Tensor | None) -> list[Decoding]:
         if self.decoder == "beam":
             return prefix_beam_search(log_probs, steps, self.beam_width)
         return greedy_decode(log_probs, steps)
@@ -209,6 +212,17 @@ class SequenceTranscription(Task):
     def text(self, labels: Sequence[int]) -> str:
         """Labels, counted from 1, as a string over the alphabet."""
         return "".join(self.alphabet[label - 1] for label in labels)
+
+    def labels(self, text: str) -> list[int]:
+        """A string over the alphabet as labels, counted from 1.
+
+        Raises:
+            TargetError: it has another character.
+        """
+        foreign = sorted(set(text) - set(self.alphabet))
+        if foreign:
+            raise TargetError(f"{text!r} has {foreign[0]!r}, which is not in the alphabet {self.alphabet!r}")
+        return [1 + self.alphabet.index(character) for character in text]
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> Transcription:
         outputs = self.outputs_of(batch)
@@ -273,7 +287,10 @@ def _check_form(targets: LabelSequences, batch: int) -> None:
                 f"{str(values.dtype).removeprefix('torch.')}"
             )
         if values.device.type != "cpu":
-            raise TargetError(f"the {name} of the targets must stay on the CPU, got them on {values.device}")
+            raise TargetError(
+                f"the {name} of the targets must stay on the CPU, got them on {values.device}: a "
+                "datamodules.LabelBatch, made of Padded samples with labels=True, keeps them there"
+            )
 
 
 def _refuse(wrong: Tensor, words: str, *values: Tensor) -> None:
