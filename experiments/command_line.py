@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -26,6 +27,7 @@ from experiments.resume import Resumed, differences, option_values, relocate
 from experiments.summary import circumstances, data_facts, opening
 from zoo import Task
 from zoo.callbacks import EpochProgress, RunRecord, StepSeeding
+from zoo.checkpointing import SealedCheckpointIO
 from zoo.hardware import default_precision
 from zoo.tracking import MetricsCSV, start_wandb
 
@@ -280,6 +282,7 @@ class ExperimentCLI(LightningCLI):
         config.callbacks = [*(given if isinstance(given, list) else [given]), *callbacks]
         if config.enable_model_summary is None:
             config.enable_model_summary = False  # the opening lines say what it would
+        config.plugins = _with_sealed_checkpoints(config.plugins)
         config.logger = config.logger or False  # without ours, and without Lightning's own choice
         config.default_root_dir = str(self.directory)
         return super().instantiate_trainer(**kwargs)
@@ -310,6 +313,12 @@ class ExperimentCLI(LightningCLI):
                 if path and Path(path).is_file():
                     return Path(path)
         return None
+
+
+def _with_sealed_checkpoints(given: Any) -> list[Any]:
+    plugins = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    ours = [] if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [SealedCheckpointIO()]
+    return [*plugins, *ours]
 
 
 def _tensorboard(directory: Path) -> Logger:

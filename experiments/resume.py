@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ def find_resumed(experiment: str, args: Sequence[str]) -> tuple[Resumed | None, 
     wanted = option_value(args, "--run_dir")
     try:
         checkpoint = run_directory.find_checkpoint(experiment, resume, wanted)
-        record = read_checkpoint(checkpoint).get("run_record", {})
+        checkpoint, contents = (_read if Path(resume).is_file() else _newest_intact)(checkpoint)  # a file is that file
+        record = contents.get("run_record", {})
     except (FileNotFoundError, CheckpointError) as error:
         raise UsageError(f"--resume: {error}") from error
     directory = run_directory.run_of(checkpoint)
@@ -52,6 +54,28 @@ def find_resumed(experiment: str, args: Sequence[str]) -> tuple[Resumed | None, 
     elsewhere = wanted is not None and Path(wanted).resolve() != directory.resolve()
     config = directory / run_directory.CONFIG
     return Resumed(checkpoint, None if elsewhere else directory, config, record), ["--config", str(config), *args]
+
+
+def _read(checkpoint: Path) -> tuple[Path, dict[str, Any]]:
+    return checkpoint, read_checkpoint(checkpoint)
+
+
+def _newest_intact(last: Path) -> tuple[Path, dict[str, Any]]:
+    """The last checkpoint of a run and its contents; if it is damaged, the newest one beside it that is not.
+
+    Raises:
+        CheckpointError: none is intact.
+    """
+    try:
+        return _read(last)
+    except CheckpointError as error:
+        others = set(last.parent.glob("*.ckpt")) - {last}
+        for other in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+            with contextlib.suppress(CheckpointError):
+                found = _read(other)
+                print(f"note      {error}; going on from {other.name}", flush=True)
+                return found
+        raise
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

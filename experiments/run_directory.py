@@ -42,8 +42,13 @@ def create(experiment: str, wanted: str | None = None) -> Path:
 
 
 def reuse(directory: Path) -> Path:
-    """The directory of a run that goes on."""
-    return _use(directory)
+    """The directory of a run that goes on, without what it had begun to write when it was killed."""
+    _use(directory)
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        for folder in (directory, directory / CHECKPOINTS):
+            for unfinished in folder.glob(".*.new"):
+                unfinished.unlink(missing_ok=True)
+    return directory
 
 
 def _use(directory: Path) -> Path:

@@ -1,14 +1,20 @@
-"""What may be in a checkpoint, and how one is read: plain values and tensors, never code."""
+"""What may be in a checkpoint, and how one is written and read: whole or not at all, plain values, never code."""
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from torch import nn
+
+from zoo.sealing import SealError, is_sealed, seal
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -17,7 +23,7 @@ _SCALARS = (bool, int, float, str, type(None))
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that would not be safe to read."""
+    """A checkpoint that cannot be read or written, or that would not be safe to read."""
 
 
 def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
@@ -37,13 +43,87 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
 
 def _read(local: Path) -> Any:
     try:
-        return torch.load(local, map_location="cpu", weights_only=True)
+        data = local.read_bytes()
+        is_sealed(data)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{local} cannot be read: {error.strerror}") from error
+    except SealError as error:
+        raise CheckpointError(f"{local} is damaged: {error}") from error
     except Exception as error:  # torch raises a dozen different types here, from the zip reader to the unpickler
         # Torch's own words would advise to read it unsafely.
         raise CheckpointError(
             f"{local} is not a checkpoint that can be read safely: it is damaged, or holds more than plain values and "
             f"tensors ({type(error).__name__})"
         ) from error
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: str | PathLike[str]) -> None:
+    """Write a checkpoint so that at every moment the file at ``path`` is the one before or the new one, and whole.
+
+    It is written beside its place, synced to the disk, read back, and only then renamed; :mod:`zoo.sealing` lets
+    whoever reads it see that not a byte has changed.
+
+    Raises:
+        CheckpointError: it could not be written; a file that was there before still is.
+    """
+    target = Path(path)
+    buffer = io.BytesIO()
+    torch.save(dict(checkpoint), buffer)
+    data = seal(buffer.getvalue())
+    # In the same folder: to another file system a file cannot be renamed, only copied.
+    beside = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if beside.read_bytes() != data:
+                raise OSError(errno.EIO, "what was read back is not what was written")
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+    except OSError as error:
+        kept = "; the file that was there before is untouched" if target.is_file() else ""
+        raise CheckpointError(f"{target} could not be written: {error.strerror or error}{kept}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last, which is a change of the folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class SealedCheckpointIO(CheckpointIO):
+    """Writes and reads the checkpoints of any ``Trainer(plugins=[SealedCheckpointIO()])``.
+
+    See :func:`write_checkpoint` and :func:`read_checkpoint`, whatever ``weights_only`` says; checkpoints that are not
+    sealed are read as well.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write a file; ``storage_options`` are for other kinds of storage, and refused."""
+        if storage_options is not None:
+            raise TypeError("a local file has no storage_options")
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | PathLike[str], map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a file onto the CPU; the trainer moves what belongs elsewhere."""
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | PathLike[str]) -> None:
+        """Remove a file, if it is there."""
+        Path(path).unlink(missing_ok=True)
 
 
 def load_weights(network: AnyModule, path: str | PathLike[str]) -> AnyModule:

@@ -20,6 +20,7 @@ from zoo import NonFiniteLossError, TargetError
 from zoo.callbacks import StepSeeding
 from zoo.checkpointing import CheckpointError
 from zoo.optim import UnknownLengthError
+from zoo.sealing import is_sealed
 
 CSV = [*SHORT, "--tracking", "csv"]
 
@@ -218,7 +219,7 @@ def test_a_damaged_checkpoint_is_named(capsys):
     path = Path("a/checkpoints/last.ckpt")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(SystemExit) as stopped:
-        mnist_cnn.main(["--resume", "a"])
+        mnist_cnn.main(["--resume", "./a/checkpoints/last.ckpt"])
     assert stopped.value.code == 2
     assert "a/checkpoints/last.ckpt is not a checkpoint" in capsys.readouterr().err
 
@@ -340,3 +341,36 @@ def test_as_a_process_an_expected_error_is_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_checkpoints_are_sealed_and_a_damaged_one_gives_way_to_the_newest_intact_one(capsys, tmp_path):
+    """The run goes on from the best one, and ends as if nothing had happened."""
+    options = [*SHORT, "--tracking", "csv", "--trainer.precision", "32-true"]
+    whole = mnist_cnn.main([*options, "--run_dir", "whole"])
+    one = [*options, "--trainer.max_epochs", "1", "--run_dir", "stopped"]
+    mnist_cnn.main(one)
+    checkpoints = tmp_path / "stopped" / "checkpoints"
+    for name in ("last.ckpt", "best.ckpt"):
+        assert is_sealed((checkpoints / name).read_bytes())
+    data = bytearray((checkpoints / "last.ckpt").read_bytes())
+    data[len(data) // 3] ^= 16
+    (checkpoints / "last.ckpt").write_bytes(bytes(data))
+    (checkpoints / ".last.ckpt.4711.new").write_bytes(b"half of a")
+    capsys.readouterr()
+    longer = ["--trainer.max_epochs", "2"]
+    with pytest.raises(SystemExit):  # asked for by name it is no other
+        mnist_cnn.main(["--resume", str(checkpoints / "last.ckpt"), *longer])
+    assert "last.ckpt is damaged: its checksum is not that of its bytes" in capsys.readouterr().err
+    resumed = mnist_cnn.main(["--resume", "stopped", *longer])
+    out = capsys.readouterr().out
+    assert "last.ckpt is damaged" in out
+    assert "going on from best.ckpt" in out
+    assert resumed.keys() == whole.keys()
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert is_sealed((checkpoints / "last.ckpt").read_bytes())
+
+    for name in ("last.ckpt", "best.ckpt"):
+        (checkpoints / name).write_bytes(b"")
+    with pytest.raises(SystemExit):
+        mnist_cnn.main(["--resume", "stopped"])
+    assert "last.ckpt is not a checkpoint that can be read safely" in capsys.readouterr().err
