@@ -12,10 +12,10 @@ from torch import Tensor
 from datamodules.base import InMemoryDataModule, Split, Splits
 from datamodules.errors import DataError, check_positive
 from datamodules.loader import EpochLoader, Preprocess
+from datamodules.memory import memory
 from datamodules.mnist import MNISTDataModule, Source
 from datamodules.padded import LabelBatch, Padded, PaddedBatch, dense
 from datamodules.portable_random import Stream
-from datamodules.synthetic import memory
 
 DigitDataset = Literal["MNIST", "EMNIST", "digits"]
 DIGIT_DATASETS: tuple[DigitDataset, ...] = ("MNIST", "EMNIST", "digits")

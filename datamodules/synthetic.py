@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from abc import abstractmethod
-from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -23,6 +20,7 @@ import torch
 
 from datamodules.base import InMemoryDataModule, Split, Splits, split_size
 from datamodules.errors import DataError, check_positive
+from datamodules.memory import memory
 from datamodules.portable_random import Floats, Stream, half_circle
 
 # Made at once, so that 64-bit intermediates need little memory beside the data.
@@ -567,12 +565,3 @@ def check_number(name: str, value: float, least: float) -> None:
 def _too_large(num_samples: int, num_features: int) -> DataError:
     size = num_samples * num_features * 4 // 2**30
     return DataError(f"{num_samples:,} samples do not fit in memory: {size:,} GiB of features")
-
-
-def memory() -> int:
-    """Bytes this process may use. The kernel promises more than there are, and ends who takes it at its word."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # of the container
-        with suppress(OSError, ValueError):  # there is none, or it says "max"
-            limits.append(int(Path(path).read_text()))
-    return min(limits)

@@ -44,10 +44,11 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
 def _read(local: Path) -> Any:
     try:
         data = local.read_bytes()
-        is_sealed(data)
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{local} cannot be read: {error.strerror}") from error
+    try:
+        is_sealed(data)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except SealError as error:
         raise CheckpointError(f"{local} is damaged: {error}") from error
     except Exception as error:  # torch raises a dozen different types here, from the zip reader to the unpickler
@@ -67,7 +68,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | PathLike[str]) -
     Raises:
         CheckpointError: it could not be written; a file that was there before still is.
     """
-    target = Path(path)
+    target, was_there = Path(path), Path(path).is_file()
     buffer = io.BytesIO()
     torch.save(dict(checkpoint), buffer)
     data = seal(buffer.getvalue())
@@ -85,10 +86,13 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | PathLike[str]) -
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
-        _sync_folder(target.parent)
     except OSError as error:
-        kept = "; the file that was there before is untouched" if target.is_file() else ""
+        kept = "; the file that was there before is untouched" if was_there else ""
         raise CheckpointError(f"{target} could not be written: {error.strerror or error}{kept}") from error
+    try:
+        _sync_folder(target.parent)
+    except OSError as error:  # it is there, but may not be after the power fails
+        raise CheckpointError(f"{target} was written, but its folder not synced: {error.strerror or error}") from error
 
 
 def _sync_folder(folder: Path) -> None:

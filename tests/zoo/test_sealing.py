@@ -2,8 +2,6 @@ import errno
 import io
 import os
 import random
-import resource
-import signal
 import subprocess
 import sys
 import zipfile
@@ -13,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from zoo import CNNClassifier
+from zoo import CNNClassifier, checkpointing
 from zoo.checkpointing import CheckpointError, SealedCheckpointIO, read_checkpoint, write_checkpoint
 from zoo.sealing import SealError, is_sealed, seal
 
@@ -83,7 +81,7 @@ def test_a_checkpoint_takes_the_place_of_the_one_before_and_leaves_nothing_besid
     for epoch in (1, 2):
         write_checkpoint(CONTENTS | {"epoch": epoch}, tmp_path / "new" / "last.ckpt")
     assert read_checkpoint(tmp_path / "new" / "last.ckpt")["epoch"] == 2
-    assert os.listdir(tmp_path / "new") == ["last.ckpt"]  # noqa: PTH208
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
 
 
 def failing(*words):
@@ -105,6 +103,13 @@ def test_a_write_that_fails_leaves_the_file_before_and_says_why(tmp_path, monkey
     monkeypatch.undo()
     assert target.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_rename_that_may_not_last_is_said_to_be_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpointing, "_sync_folder", failing(errno.EIO, "Input/output error"))
+    with pytest.raises(CheckpointError, match=r"was written, but its folder not synced: Input/output error"):
+        write_checkpoint(CONTENTS | {"epoch": 9}, tmp_path / "last.ckpt")
+    assert read_checkpoint(tmp_path / "last.ckpt")["epoch"] == 9
 
 
 def test_what_is_read_back_must_be_what_was_written(tmp_path, monkeypatch):
@@ -134,8 +139,6 @@ except CheckpointError as error:
 
 
 def test_a_limit_on_the_size_of_files_leaves_the_file_before(tmp_path):
-    assert resource.RLIMIT_FSIZE is not None
-    assert signal.SIGXFSZ
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path / "last.ckpt")], capture_output=True, text=True, check=True
     )

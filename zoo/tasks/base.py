@@ -67,7 +67,8 @@ class Task(LightningModule):
     else with a ``to`` of its own, keeps them when Lightning moves the batch. Logged are ``train/loss`` (the mean since
     the last time, every ``log_every_n_steps``), ``train/loss_epoch``, ``val/loss`` and ``test/loss`` (means over
     samples of the loss that is trained, smoothing and weights included), and the metrics, prefixed ``val/`` and
-    ``test/``. Between two log points a training step neither logs nor, on a GPU, waits for the device.
+    ``test/``. Between two log points a training step neither logs nor, on a GPU, waits for the device (what packs
+    sequences of different lengths does).
 
     A subclass passes its metrics and defines :meth:`compute_loss`, :meth:`check_targets` and ``predict_step``. All
     arguments but those in :attr:`not_hyperparameters` are saved as hyperparameters and must be plain values.
