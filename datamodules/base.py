@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,9 +96,6 @@ class InMemoryDataModule(LightningDataModule):
     #: Number of classes, where the targets are class indices.
     num_classes: int | None = None
 
-    # Ranks may outnumber the batches of a small evaluation.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(
         self,
         batch_size: int = 64,
@@ -120,6 +118,7 @@ class InMemoryDataModule(LightningDataModule):
         self.mean: Tensor | None = None
         self.std: Tensor | None = None
         self._splits: Splits | None = None
+        self._checksums: dict[str, int] | None = None
 
     @abstractmethod
     def load_splits(self) -> Splits:
@@ -164,6 +163,7 @@ class InMemoryDataModule(LightningDataModule):
         splits = self.load_splits()
         for name in ("train", "val", "test"):
             check_samples(f"the {name} split", getattr(splits, name))
+            check_labels(f"the {name} split", getattr(splits, name).targets, self.num_classes)
         training = self.training_samples(splits)
         if self.drop_last and training < self.batch_size:
             raise DataError(
@@ -220,8 +220,21 @@ class InMemoryDataModule(LightningDataModule):
         return self._loader(self.splits.test, train=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The name of the data and the statistics they were standardised with, for whoever uses the model later."""
-        return {"dataset": self.dataset_name, "mean": self.mean, "std": self.std}
+        """What the data were: name, statistics they were standardised with, and the checksum of each split."""
+        return {"dataset": self.dataset_name, "mean": self.mean, "std": self.std, "checksums": dict(self.checksums)}
+
+    @property
+    def checksums(self) -> dict[str, int]:
+        """The CRC-32 of the features and targets of each split, as they are before scaling; there after ``setup``.
+
+        The same for every batch size, device and number of processes. Computed once, when first asked for.
+        """
+        if self._checksums is None:
+            self._checksums = {
+                name: checksum(split.features, split.targets)
+                for name, split in ((name, getattr(self.splits, name)) for name in ("train", "val", "test"))
+            }
+        return self._checksums
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a resumed run goes on with the data it began with; a test may be on any data.
@@ -242,6 +255,13 @@ class InMemoryDataModule(LightningDataModule):
                 raise DataError(
                     f"the {name} of the training split differs from that in the checkpoint: the data, the seed or the "
                     "split have changed since"
+                )
+        # Checkpoints of earlier versions have none.
+        for name, saved in state_dict.get("checksums", {}).items():
+            if saved != self.checksums.get(name):
+                raise DataError(
+                    f"the samples of the {name} split are not those that the checkpoint was trained with: the data, "
+                    "the seed or the split have changed since; give the same again, or begin a new run"
                 )
 
 
@@ -401,6 +421,32 @@ def check_samples(name: str, samples: Split) -> None:
                     f"the {field} of {name} hold {values[tuple(where)].item()} in sample {where[0]}{place}: "
                     "remove such samples, or fill them in, first"
                 )
+
+
+def check_labels(name: str, targets: Samples, num_classes: int | None) -> None:
+    """Raise a :class:`DataError` if class indices are not from 0 to ``num_classes - 1``."""
+    if num_classes is None or isinstance(targets, Padded) or targets.dtype != torch.int64 or targets.ndim != 1:
+        return
+    wrong = (targets < 0) | (targets >= num_classes)
+    if wrong.any():
+        sample = int(wrong.nonzero()[0])
+        raise DataError(
+            f"the targets of {name} hold label {int(targets[sample])} in sample {sample}, outside "
+            f"0..{num_classes - 1}: remove such samples, or correct num_classes"
+        )
+
+
+def checksum(*samples: Samples) -> int:
+    """The CRC-32 of samples, of their types and shapes."""
+    crc = 0
+    for part in samples:
+        for values in (part.values, part.lengths) if isinstance(part, Padded) else (part,):
+            crc = zlib.crc32(f"{values.dtype} {tuple(values.shape)}".encode(), crc)
+            for start in range(0, len(values), _CHUNK):
+                chunk = values[start : start + _CHUNK].detach().cpu().contiguous()
+                # As bytes, because NumPy does not have all of the types of torch.
+                crc = zlib.crc32(chunk.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return crc
 
 
 def feature_statistics(features: Samples) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Downloads that are bounded in time, checked, and never half-written."""
+"""Downloads that are bounded in time and in size, checked, and never half-written."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import hashlib
 import queue
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import IO
 
 from datamodules.atomic import whole_file
 from datamodules.errors import DataError
@@ -20,13 +23,14 @@ _LEAST_PROGRESS = 64 * 1024  # bytes in each span of PATIENCE seconds, so that a
 _CHUNK = 1 << 16
 
 
-def download(urls: Sequence[str], target: Path, md5: str, *, patience: float = PATIENCE) -> None:
+def download(urls: Sequence[str], target: Path, md5: str, *, max_size: int, patience: float = PATIENCE) -> None:
     """Fetch the first of ``urls`` that answers with the right contents, and put it at ``target`` in one piece.
 
     Args:
         urls: the same file at several places, in order of preference.
         target: where it goes; its folder must exist.
         md5: of the right contents.
+        max_size: bytes that the right contents do not exceed; no more than these are ever written.
         patience: seconds without progress, over all urls together, before giving up; each has its share of them. A
             download that gets on may take as long as it needs.
 
@@ -36,7 +40,7 @@ def download(urls: Sequence[str], target: Path, md5: str, *, patience: float = P
     failures = []
     for url in urls:
         try:
-            _download_one(url, target, md5, _Deadline(patience / len(urls)))
+            _download_one(url, target, md5, max_size, _Deadline(patience / len(urls)))
             return
         except DataError as error:
             failures.append(f"{url}: {error}")
@@ -63,16 +67,19 @@ class _Deadline:
         return self.remaining() <= 0
 
 
-def _download_one(url: str, target: Path, md5: str, deadline: _Deadline) -> None:
+def _download_one(url: str, target: Path, md5: str, max_size: int, deadline: _Deadline) -> None:
     # In a thread, because looking up a name can hang for longer than any time-out that urllib knows of. The thread
     # is left behind if it does.
     chunks: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=64)
     stop = threading.Event()
     threading.Thread(target=_read, args=(url, chunks, stop, deadline.patience), daemon=True).start()
-    digest = hashlib.md5(usedforsecurity=False)
+    digest, size = hashlib.md5(usedforsecurity=False), 0
     try:
         with whole_file(target) as file:
             while (chunk := _next_chunk(chunks, deadline)) is not None:
+                size += len(chunk)
+                if size > max_size:
+                    raise DataError(f"it sends more than {max_size:,} bytes, so these are not the official contents")
                 digest.update(chunk)
                 file.write(chunk)
             if digest.hexdigest() != md5:
@@ -96,9 +103,21 @@ def _next_chunk(chunks: queue.Queue[bytes | Exception | None], deadline: _Deadli
     return chunk
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Goes on to another address of the web, without what the first one sends besides."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        if not newurl.startswith(("http://", "https://")):
+            raise urllib.error.HTTPError(newurl, code, f"redirection to {newurl} is not allowed", headers, fp)
+        fp.close()  # urllib would read all of it, however much that is
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _read(url: str, chunks: queue.Queue[bytes | Exception | None], stop: threading.Event, timeout: float) -> None:
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response:
+        with urllib.request.build_opener(_Redirects).open(url, timeout=timeout) as response:
             while not stop.is_set():
                 chunk = response.read1(_CHUNK)
                 _put(chunks, chunk or None, stop)

@@ -37,7 +37,10 @@ class EpochLoader(ABC):
       Without a trainer each whole pass over the loader is the next epoch.
     * ``state_dict`` counts the batches handed out; after ``load_state_dict`` the next pass goes on behind them.
     * In a process group each rank gets its part of every global batch (``batch_size`` a rank); together the ranks
-      see each sample of an epoch once. In evaluation nothing is padded or dropped, so a rank may get a batch less.
+      see each sample of an epoch once. In evaluation nothing is padded or dropped, so a rank may get a batch less, or
+      none. Ranks that train take every step together: where the last batch has fewer samples than there are ranks,
+      those without one get another's, and :meth:`stands_in` says that it does not count. :class:`zoo.Task` leaves it
+      out; any other module learns from it twice, as from the padding of torch's ``DistributedSampler``.
 
     A subclass defines :meth:`make_batch`, and :meth:`sample_lengths` where samples differ in length.
 
@@ -51,7 +54,7 @@ class EpochLoader(ABC):
 
     Raises:
         DataError: no samples, a batch size below 1, grouping without shuffling, or, with ``drop_last``, fewer samples
-            than one batch.
+            than one global batch.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class EpochLoader(ABC):
         self.epoch = 0
         self._start = 0  # the first batch of the next pass
         self._position = 0  # batches handed out in this pass
-        if (shuffle or drop_last) and len(self) == 0:
+        if self._num_batches == 0 and drop_last:
             raise DataError(
                 f"{num_samples} training samples are fewer than one batch of {self._global_batch_size}: "
                 f"lower batch_size to at most {max(1, num_samples // _world()[1])}, or use more data"
@@ -103,15 +106,34 @@ class EpochLoader(ABC):
     # ------------------------------------------------------------------ what Lightning asks of a loader
 
     def __len__(self) -> int:
-        """Batches that this rank gets in an epoch."""
-        rank, world = _world()
+        """Batches that this rank gets in an epoch; at least 1, also where it gets none.
+
+        Of a length of 0 Lightning would conclude that this rank has no part in the evaluation, and the others would
+        wait for its metrics for ever.
+        """
+        return max(1, self._num_batches)
+
+    @property
+    def _num_batches(self) -> int:
         full, rest = divmod(self.num_samples, self._global_batch_size)
         if self.drop_last or rest == 0:
             return full
-        # tensor_split gives the first ranks one sample more. Ranks that train wait for each other in every step, so
-        # there a rest too small for all is left out.
-        enough = world if self.shuffle else rank + 1
-        return full + (rest >= enough)
+        return full + (self.shuffle or not self.stands_in(full))
+
+    @property
+    def last_batch_size(self) -> int:
+        """Samples of an epoch's last batch, on the rank that gets the fewest of it."""
+        rest = 0 if self.drop_last else self.num_samples % self._global_batch_size
+        return max(1, rest // _world()[1]) if rest else self.batch_size
+
+    def stands_in(self, position: int) -> bool:
+        """Whether a batch has no sample of this rank's own, only one of another's, so that it can take the step.
+
+        Args:
+            position: the batch's number in its epoch, from 0.
+        """
+        # _share gives the first ranks one sample more.
+        return self.num_samples - position * self._global_batch_size <= _world()[0]
 
     @property
     def _global_batch_size(self) -> int:
@@ -146,10 +168,12 @@ class EpochLoader(ABC):
         epoch = self.epoch
         order = self._order(epoch)
         rank, world = _world()
-        for position in range(start, len(self)):
+        for position in range(start, self._num_batches):
             first = position * self._global_batch_size
             last = min(first + self._global_batch_size, self.num_samples)
-            if world > 1:
+            if self.stands_in(position):
+                last = first + 1
+            elif world > 1:
                 first, last = _share(first, last, rank, world)
             chosen = slice(first, last) if order is None else order[first:last]
             batch = self.make_batch(chosen, epoch, _mix(self.seed, epoch, position, rank))

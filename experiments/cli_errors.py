@@ -6,9 +6,16 @@ import difflib
 import re
 from collections.abc import Iterable
 
+_LONGEST, _TAIL = 1000, 200
+
 
 class UsageError(Exception):
-    """A command line that cannot be used, in one line."""
+    """A command line that cannot be used, in one line; of what is too long to be read, the middle is left out."""
+
+    def __init__(self, message: str) -> None:
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST - _TAIL]} … {message[-_TAIL:]}"
+        super().__init__(message)
 
 
 _CLASS_PLACES = {

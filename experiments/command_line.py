@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -23,11 +24,21 @@ from lightning.pytorch.utilities import rank_zero_only
 from experiments import run_directory
 from experiments.claims import Claim
 from experiments.cli_errors import UsageError, explain
-from experiments.resume import Resumed, differences, option_values, relocate
+from experiments.config_files import read_config_file
+from experiments.options import option_values
+from experiments.resume import Resumed, differences, relocate
 from experiments.summary import circumstances, data_facts, opening
 from zoo import Task
-from zoo.callbacks import EpochProgress, RunRecord, StepSeeding
-from zoo.checkpointing import SealedCheckpointIO
+from zoo.callbacks import (
+    EpochProgress,
+    GracefulStop,
+    LastCheckpoint,
+    PlainHyperparameters,
+    RunRecord,
+    StepSeeding,
+    ValueGuard,
+)
+from zoo.checkpointing import SealedCheckpointIO, write_whole
 from zoo.hardware import default_precision
 from zoo.tracking import MetricsCSV, start_wandb
 
@@ -89,9 +100,13 @@ class ExperimentCLI(LightningCLI):
         self.experiment = experiment
         self.resumed = resumed
         self.given = _classes_first(args)
+        for path in map(Path, option_values(args, "--config", "-c")):
+            if path.is_file():  # of another the parser says what it is
+                read_config_file(path)
+        set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning lets an option's value be fetched
         self.record = RunRecord({"experiment": experiment.name})
         self.best: ModelCheckpoint | None = None
-        self.last: ModelCheckpoint | None = None
+        self.last: LastCheckpoint | None = None
         self.loggers: list[Logger] = []
         super().__init__(
             experiment.model,
@@ -133,6 +148,12 @@ class ExperimentCLI(LightningCLI):
             default=None,
             help=f"Stop after this many validations without a better {self.experiment.monitor} (default: never).",
         )
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int | None,
+            default=None,
+            help="Write last.ckpt every so many steps, beside once a minute and at the end of each epoch.",
+        )
         defaults: dict[str, Any] = {"trainer.num_sanity_val_steps": 0, **self.experiment.defaults}
         for option in _CLASS_OPTIONS:
             if self._names_class(option):
@@ -155,6 +176,9 @@ class ExperimentCLI(LightningCLI):
         except argparse.ArgumentError as error:
             options = [option for action in parser._actions for option in action.option_strings]
             raise UsageError(explain(str(error), options)) from error
+        for section in ("trainer", "model", "data"):
+            if not isinstance(self.config.get(section), Namespace):
+                raise UsageError(f"--{section}: has options of its own, and is none itself")
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed <= _LARGEST_SEED:
             raise UsageError(f"--seed_everything: must be from 0 to {_LARGEST_SEED}, got {seed}")
@@ -169,6 +193,8 @@ class ExperimentCLI(LightningCLI):
             raise UsageError(f"--patience: must be at least 1, got {self.config.patience}")
         if self.config.patience is not None and self.config.trainer.limit_val_batches == 0:
             raise UsageError("--patience: counts validations, and --trainer.limit_val_batches 0 leaves none")
+        if self.config.checkpoint_every is not None and self.config.checkpoint_every < 1:
+            raise UsageError(f"--checkpoint_every: must be at least 1, got {self.config.checkpoint_every}")
         if self.config.trainer.limit_test_batches == 0:
             raise UsageError("--trainer.limit_test_batches: must not be 0, a run ends with its test")
 
@@ -196,7 +222,9 @@ class ExperimentCLI(LightningCLI):
 
     def remove_empty_directory(self) -> None:
         """Leave no directory behind for a run that came to nothing."""
-        with contextlib.suppress(OSError):  # it is not empty, or another process's
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return  # it is the first process's
+        with contextlib.suppress(OSError):  # it is not empty
             self.directory.rmdir()
 
     def write_config(self) -> list[str]:
@@ -204,10 +232,7 @@ class ExperimentCLI(LightningCLI):
         text = self._config_text()
         before = None if self.resumed is None else self.resumed.config
         changes = [] if before is None else differences(_read_config(before), yaml.safe_load(text))
-        path = self.directory / run_directory.CONFIG
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        write_whole(text.encode(), self.directory / run_directory.CONFIG)
         return changes
 
     @property
@@ -235,7 +260,7 @@ class ExperimentCLI(LightningCLI):
             directory = run_directory.create(self.experiment.name, wanted)
         except OSError as error:
             raise UsageError(f"--run_dir: {wanted or run_directory.ROOT} cannot be made ({error})") from error
-        if wanted and directory != Path(wanted):
+        if wanted and directory != Path(wanted) and getattr(rank_zero_only, "rank", 0) == 0:
             print(f"note      {wanted} is taken, this run goes to {directory}")
         return directory
 
@@ -251,7 +276,8 @@ class ExperimentCLI(LightningCLI):
         record = self.resumed.record if self.resumed is not None else {}
         # The rows behind a resumed checkpoint are written again.
         keep_rows = record.get("metric_rows") if self._in_place else None
-        loggers: list[Logger] = [MetricsCSV(self.directory, keep_rows)]
+        metrics = MetricsCSV(self.directory, keep_rows)
+        loggers: list[Logger] = [metrics]
         tracking = self.config.tracking
         if tracking in ("auto", "wandb") and getattr(rank_zero_only, "rank", 0) == 0:
             run_id = record.get("wandb_run_id") if self._in_place else None
@@ -261,6 +287,7 @@ class ExperimentCLI(LightningCLI):
                 name=f"{self.experiment.name}/{self.directory.name}",
                 run_id=run_id,
                 group=self.experiment.name,
+                history=metrics.earlier_rows(),
             )
             if logger is not None:
                 loggers.append(logger)
@@ -270,7 +297,11 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init.trainer
-        callbacks: list[Callback] = [StepSeeding(), self.record, _Opening(self)]
+        given = config.callbacks or []
+        given = given if isinstance(given, list) else [given]
+        callbacks: list[Callback] = [PlainHyperparameters(), StepSeeding(), self.record, GracefulStop(), _Opening(self)]
+        if not any(isinstance(callback, ValueGuard) for callback in given):
+            callbacks.append(ValueGuard())
         if config.enable_progress_bar is not False:
             callbacks.append(EpochProgress())
         if config.enable_checkpointing is not False and not config.fast_dev_run:
@@ -278,8 +309,7 @@ class ExperimentCLI(LightningCLI):
         if self.config.patience is not None:
             monitor, mode = self.experiment.monitor, self.experiment.mode
             callbacks.append(EarlyStopping(monitor, mode=mode, patience=self.config.patience))
-        given = config.callbacks or []
-        config.callbacks = [*(given if isinstance(given, list) else [given]), *callbacks]
+        config.callbacks = [*given, *callbacks]
         if config.enable_model_summary is None:
             config.enable_model_summary = False  # the opening lines say what it would
         config.plugins = _with_sealed_checkpoints(config.plugins)
@@ -288,31 +318,30 @@ class ExperimentCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _checkpoints(self, config: Any) -> list[Callback]:
-        common: dict[str, Any] = {
-            "dirpath": self.directory / run_directory.CHECKPOINTS,
-            "enable_version_counter": False,
-        }
-        self.last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+        folder = self.directory / run_directory.CHECKPOINTS
+        self.last = LastCheckpoint(folder, every_n_steps=self.config.checkpoint_every)
         if config.limit_val_batches == 0 or self.experiment.select == "last":
             return [self.last]
         monitor, mode = self.experiment.monitor, self.experiment.mode
         self.best = ModelCheckpoint(
-            filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=False, **common
+            folder,
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
         )
         return [self.best, self.last]
 
     @property
     def checkpoint(self) -> Path | None:
         """The best checkpoint by validation, else the last one; ``None`` if the run kept none."""
-        for callback in (self.best, self.last):
-            if callback is None:
-                continue
-            assert callback.dirpath is not None
+        candidates = [] if self.last is None else [self.last.path]
+        if self.best is not None:
+            assert self.best.dirpath is not None
             # A run directory may have been moved since the path was kept.
-            for path in (callback.best_model_path, Path(callback.dirpath) / f"{callback.filename}.ckpt"):
-                if path and Path(path).is_file():
-                    return Path(path)
-        return None
+            candidates[:0] = [Path(self.best.best_model_path), Path(self.best.dirpath) / f"{self.best.filename}.ckpt"]
+        return next((path for path in candidates if path.is_file()), None)
 
 
 def _with_sealed_checkpoints(given: Any) -> list[Any]:
@@ -394,5 +423,6 @@ class _Opening(Callback):
             trainer.log_every_n_steps = int(trainer.num_training_batches)  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.cli.resumed is not None and self.cli.resumed.directory is not None:
-            relocate(checkpoint, (self.cli.directory / run_directory.CHECKPOINTS).absolute())
+        if self.cli.resumed is not None:
+            folder = (self.cli.directory / run_directory.CHECKPOINTS).absolute()
+            relocate(checkpoint, folder if self.cli.resumed.directory is not None else None)

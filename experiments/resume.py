@@ -10,7 +10,11 @@ from typing import Any
 
 from experiments import run_directory
 from experiments.cli_errors import UsageError
+from experiments.config_files import refuse_foreign_code
+from experiments.options import option_value
 from zoo.checkpointing import CheckpointError, read_checkpoint
+
+_PATHS = {"dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def find_resumed(experiment: str, args: Sequence[str]) -> tuple[Resumed | None, 
         checkpoint = run_directory.find_checkpoint(experiment, resume, wanted)
         checkpoint, contents = (_read if Path(resume).is_file() else _newest_intact)(checkpoint)  # a file is that file
         record = contents.get("run_record", {})
+        record = record if isinstance(record, dict) else {}
     except (FileNotFoundError, CheckpointError) as error:
         raise UsageError(f"--resume: {error}") from error
     directory = run_directory.run_of(checkpoint)
@@ -53,6 +58,10 @@ def find_resumed(experiment: str, args: Sequence[str]) -> tuple[Resumed | None, 
         return Resumed(checkpoint, None, None, record), list(args)
     elsewhere = wanted is not None and Path(wanted).resolve() != directory.resolve()
     config = directory / run_directory.CONFIG
+    try:
+        refuse_foreign_code(config, args)
+    except UsageError as error:
+        raise UsageError(f"--resume: {error}") from error
     return Resumed(checkpoint, None if elsewhere else directory, config, record), ["--config", str(config), *args]
 
 
@@ -90,36 +99,29 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     return found
 
 
-def option_value(args: Sequence[str], option: str) -> str | None:
-    """The last value that a command line gives an option."""
-    values = option_values(args, option)
-    return values[-1] if values else None
-
-
-def option_values(args: Sequence[str], *options: str) -> list[str]:
-    """All values that a command line gives an option, under any of its names."""
-    values = []
-    for arg, following in zip(args, [*args, ""][1:], strict=True):
-        name, equals, value = arg.partition("=")
-        if name in options:
-            values.append(value if equals else following)
-    return values
-
-
-def relocate(checkpoint: dict[str, Any], directory: Path) -> None:
+def relocate(checkpoint: dict[str, Any], directory: Path | None) -> None:
     """Let the checkpoint callbacks' states in ``checkpoint`` name files in ``directory``.
 
     They hold whole paths, and forget the best score when the directory is another. A run directory that was moved or
-    copied would then lose its best checkpoint to the first validation after the resume.
+    copied would then lose its best checkpoint to the first validation after the resume. With ``None``, for a run that
+    begins elsewhere, only see to it that none takes another run's files for its own.
     """
-    for state in checkpoint.get("callbacks", {}).values():
-        if not isinstance(state, dict) or not state.get("dirpath"):
+    states = checkpoint.get("callbacks", {})
+    for state in states.values() if isinstance(states, dict) else ():
+        # Not only where it says in which directory: left out, that would be taken to be the run's own, and what the
+        # state names elsewhere would be removed as the run's former best.
+        if not isinstance(state, dict) or not _PATHS & state.keys():
+            continue
+        if directory is None:
+            state.setdefault("dirpath", None)
             continue
 
-        def moved(path: str) -> str:
-            return str(directory / Path(path).name) if path else path
+        def moved(path: str, directory: Path = directory) -> str:
+            name = Path(path).name
+            return str(directory / name) if name not in ("", "..") else ""
 
         for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[key] = moved(state[key])
-        state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+            state[key] = moved(str(state.get(key) or ""))
+        best = state.get("best_k_models")
+        state["best_k_models"] = {moved(str(path)): score for path, score in best.items()} if best else {}
         state["dirpath"] = str(directory)

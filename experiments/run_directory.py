@@ -76,6 +76,8 @@ def find_checkpoint(experiment: str, resume: str, wanted: str | None = None) -> 
         if not path.is_file():
             raise FileNotFoundError(f"there is no checkpoint {path}")
         return path
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        wanted = os.environ.get(_HANDED_ON, wanted)  # what is the newest may have changed since the first one looked
     if wanted:
         path = Path(wanted) / CHECKPOINTS / LAST
         if not path.is_file():

@@ -22,27 +22,24 @@ from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
 from experiments.resume import find_resumed
 from experiments.summary import circumstances, closing, data_facts, write_summary
-from zoo import NonFiniteLossError, TargetError, Task
-from zoo.callbacks import StepSeeding
+from zoo import NonFiniteError, TargetError, Task
+from zoo.callbacks import BatchSizeError, NoTrainingStepError, StepSeeding, ValueGuard
 from zoo.checkpointing import CheckpointError
 from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
 from zoo.tracking import ResilientWandbLogger
 
-__all__ = ["EXPECTED_ERRORS", "Experiment", "RunError", "evaluate_beside", "launch", "run", "train_beside"]
+__all__ = ["EXPECTED_ERRORS", "Experiment", "evaluate_beside", "launch", "run", "train_beside"]
 
 _INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
 
 
-class RunError(RuntimeError):
-    """A run that came to nothing; says why."""
-
-
 EXPECTED_ERRORS = (
+    BatchSizeError,
     CheckpointError,
     DataError,
-    NonFiniteLossError,
-    RunError,
+    NoTrainingStepError,
+    NonFiniteError,
     ShapeError,
     TargetError,
     UnknownLengthError,
@@ -65,7 +62,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
     Raises:
         SystemExit: after one line on stderr; with code 2 for a command line that cannot be used, 130 after Ctrl-C, 143
             after SIGTERM.
-        DataError, NonFiniteLossError, CheckpointError, RunError: see there.
+        DataError, TargetError, NonFiniteError, BatchSizeError, NoTrainingStepError, CheckpointError: see there.
     """
     started = _started(experiment)
     with quiet():
@@ -80,8 +77,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
             summary = _train_and_test(cli, started)
             exit_code = 0
         except (SystemExit, KeyboardInterrupt) as stopped:
-            # Lightning turns both signals into exits, SIGTERM into one that looks like success.
-            exit_code = _TERMINATED if isinstance(stopped, SIGTERMException) else _INTERRUPTED
+            exit_code = _exit_code(stopped)
             last = cli.directory / run_directory.CHECKPOINTS / run_directory.LAST
             advice = f"go on with --resume {cli.directory}" if last.is_file() else "no checkpoint was written yet"
             if getattr(rank_zero_only, "rank", 0) == 0:
@@ -102,10 +98,20 @@ def launch(main: Callable[[list[str]], object]) -> NoReturn:
     try:
         main(sys.argv[1:])
     except EXPECTED_ERRORS as error:
-        if getattr(rank_zero_only, "rank", 0) == 0:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        rank = getattr(rank_zero_only, "rank", 0)
+        # Another rank's may be its alone: the first rank then only sees the connection break off.
+        print(f"error{f' of rank {rank}' if rank else ''}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
     raise SystemExit(0)
+
+
+def _exit_code(stopped: SystemExit | KeyboardInterrupt) -> int:
+    """A stop in the fit knows its code; Lightning's of a test looks like success, and Ctrl-C there like a failure."""
+    if isinstance(stopped, SIGTERMException):
+        return stopped.code if isinstance(stopped.code, int) else _TERMINATED
+    return _INTERRUPTED
 
 
 def _started(experiment: Experiment) -> float:
@@ -121,15 +127,19 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
     resume = None if cli.resumed is None else str(cli.resumed.checkpoint)
     try:
         trainer.fit(model, data, ckpt_path=resume, weights_only=True)
-    except NonFiniteLossError as error:
+    except (NonFiniteError, TargetError, BatchSizeError) as error:
         kept = cli.checkpoint
         advice = f"the last good checkpoint is {kept}" if kept else "no checkpoint was written before"
-        raise NonFiniteLossError(error.value, error.step, advice, error.kind) from error
+        if kept or trainer.global_step:
+            error.args = (f"{error}; {advice}",)
+        raise
     test_started = time.perf_counter()
     if trainer.global_step == 0:
-        raise RunError("not a single training step was taken: raise --trainer.max_epochs or the training data's limits")
+        raise NoTrainingStepError(
+            "not a single training step was taken: raise --trainer.max_epochs or the training data's limits"
+        )
     epochs, steps = trainer.current_epoch, trainer.global_step
-    checkpoint = cli.checkpoint
+    checkpoint = trainer.strategy.broadcast(cli.checkpoint)
     [metrics] = trainer.test(
         model,
         datamodule=data,
@@ -197,9 +207,13 @@ def evaluate_beside(task: Task, data: LightningDataModule, trainer: Trainer) -> 
 
 def _trainer_beside(trainer: Trainer) -> Trainer:
     device = trainer.strategy.root_device
+    several = trainer.world_size > 1  # with this process in a group, each sample would otherwise be one rank's alone
+    devices: int | list[int] = trainer.num_devices if device.index is None else trainer.device_ids
     return Trainer(
         accelerator=device.type,  # by name: of an object Lightning takes mixed precision to be that of a GPU
-        devices=1 if device.index is None else [device.index],
+        devices=devices,
+        num_nodes=trainer.num_nodes,
+        strategy="ddp" if several else "auto",
         precision=trainer.precision,
         max_epochs=-1,
         max_steps=trainer.global_step,  # of the run as it was: its own limits do not say how soon patience ended it
@@ -211,7 +225,7 @@ def _trainer_beside(trainer: Trainer) -> Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[StepSeeding()],
+        callbacks=[StepSeeding(), ValueGuard()],
     )
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 
 from experiments import run_directory
 from experiments.claims import Claim, report
+from zoo.checkpointing import write_whole
 from zoo.hardware import device_name
 from zoo.tracking import ResilientWandbLogger
 
@@ -24,11 +25,13 @@ _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "wandb", "json
 
 
 def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Write ``summary.json`` in one piece."""
-    path = directory / run_directory.SUMMARY
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(_as_json(summary), indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    """Write ``summary.json`` in one piece.
+
+    Raises:
+        CheckpointError: it could not be written, such as on a full disk.
+    """
+    text = json.dumps(_as_json(summary), indent=2) + "\n"
+    write_whole(text.encode(), directory / run_directory.SUMMARY)
 
 
 def _as_json(value: Any) -> Any:
@@ -98,14 +101,11 @@ def closing(directory: Path, summary: Mapping[str, Any], claims: Sequence[Claim]
         f"run       {_relative(directory)}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}",
     ]
     for logger in loggers:
-        if isinstance(logger, ResilientWandbLogger) and logger.mode == "online":
-            lines.append(f"W&B       {logger.url}")
-        elif isinstance(logger, ResilientWandbLogger):
-            # A run that was resumed has a folder for each of its parts, which belong together; two parts begun within
-            # a second differ in a number behind the id.
-            parts = sorted(logger.run_directory.parent.glob(f"offline-run-*-{logger.version}*"))
-            folders = " ".join(map(_relative, parts or [logger.run_directory]))
-            lines.append(f"W&B       offline; upload with: wandb sync {folders}")
+        if not isinstance(logger, ResilientWandbLogger) or logger.broken:
+            continue
+        # The folder of a resumed run's last part has the whole run in it.
+        where = logger.url or f"offline; upload with: wandb sync {_relative(logger.run_directory)}"
+        lines.append(f"W&B       {where}")
     return "\n".join(lines)
 
 

@@ -24,13 +24,13 @@ from zoo.tasks import (
     CTCOnCPUWarning,
     GradientDescentRegression,
     MulticlassClassification,
-    NonFiniteLossError,
     Regression,
     SequenceTranscription,
     TargetError,
     Task,
     Transcription,
 )
+from zoo.values import NonFiniteBatchError, NonFiniteError, NonFiniteLossError, NonFiniteWeightsError
 from zoo.version import __version__
 
 __all__ = [
@@ -50,7 +50,10 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "MulticlassClassification",
+    "NonFiniteBatchError",
+    "NonFiniteError",
     "NonFiniteLossError",
+    "NonFiniteWeightsError",
     "PerceptronClassifier",
     "PolynomialRegressor",
     "RNNClassifier",

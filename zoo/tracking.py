@@ -2,134 +2,92 @@
 
 from __future__ import annotations
 
-import csv
+import atexit
+import functools
 import http.client
 import importlib.util
 import netrc
 import os
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-SERVER_PATIENCE = 4.0
-"""Seconds a W&B server gets to answer before the run goes offline."""
+from zoo.background import BackgroundCalls, Patience, within
+from zoo.metrics_csv import MetricsCSV, read_csv
+from zoo.wandb_service import (
+    bound_exit,
+    cache_in,
+    check_complete,
+    check_writable,
+    default_server,
+    end_service,
+    service_ended,
+    silence_log,
+)
 
-_INIT_TIMEOUT = 8.0
+__all__ = ["MetricsCSV", "ResilientWandbLogger", "TrackerWarning", "read_csv", "start_wandb"]
+
+PATIENCE = 7.0
+"""Seconds that a run waits for W&B in all: for a server, when something hangs, and for the end."""
+
+SERVER_PATIENCE = 3.0
+"""Seconds of these that a server gets to answer at all, before the run goes offline."""
+
+FINISH_PATIENCE = 3.0
+"""Seconds of these that an online start leaves for the end of the run."""
+
+OFFLINE_PATIENCE = 30.0
+"""Seconds that an offline start may take beside these: it waits for no network, but machines may be busy."""
+
 _MODES = ("", "online", "offline", "dryrun", "run", "shared", "disabled")
+_STEP = "trainer/global_step"
+_PORTION = 200
 
 
 class TrackerWarning(UserWarning):
     """A tracker could not start, or broke off; the run goes on without it."""
 
 
-class MetricsCSV(Logger):
-    """Writes one row for each call to ``metrics.csv``, at once, so that a crash loses none.
-
-    The first columns are ``step`` and ``epoch``; new metrics become new columns. Made in a directory that already
-    has the file, it goes on behind the rows that are there (a resume), or behind the first ``keep_rows`` of them; the
-    file is changed only when there is a row to write.
-
-    Args:
-        directory: where ``metrics.csv`` goes.
-        keep_rows: rows of an earlier part of the run to keep, ``None`` for all.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str], keep_rows: int | None = None) -> None:
-        super().__init__()
-        self.directory = Path(directory)
-        self.path = self.directory / "metrics.csv"
-        self.columns = ["step", "epoch"]
-        self.rows = 0
-        self._kept: list[dict[str, str]] | None = None  # rows to go on behind, until the first new one comes
-        if getattr(rank_zero_only, "rank", 0) == 0 and self.path.is_file():
-            self._go_on(keep_rows)
-
-    def _go_on(self, keep_rows: int | None) -> None:
-        columns, rows = read_csv(self.path)
-        self.columns = columns or self.columns
-        self.rows = len(rows) if keep_rows is None else min(keep_rows, len(rows))
-        self._kept = rows[: self.rows]
-
-    @property
-    def name(self) -> str:
-        return ""
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        return str(self.directory)
-
-    @property
-    def log_dir(self) -> str:
-        """The directory of ``metrics.csv``; Lightning takes it for the trainer's ``log_dir``."""
-        return str(self.directory)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: they are in the checkpoint and in ``config.yaml``."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
-        row: dict[str, Any] = {"step": self.rows if step is None else step}
-        row |= {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
-        if isinstance(row.get("epoch"), float) and row["epoch"].is_integer():
-            row["epoch"] = int(row["epoch"])
-        new = [name for name in row if name not in self.columns]
-        if new or self._kept is not None or not self.path.is_file():
-            self.columns += sorted(new)
-            rows = self._kept
-            if rows is None:
-                rows = read_csv(self.path)[1] if self.path.is_file() else []
-            self._rewrite(rows)
-            self._kept = None
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
-        self.rows += 1
-
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.new")
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        beside.replace(self.path)
-
-
-def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns and the complete rows of a CSV file; a row cut short by a crash is left out."""
-    with path.open(newline="", encoding="utf-8") as file:
-        text = file.read()
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(whole.splitlines())
-    return list(reader.fieldnames or []), list(reader)
-
-
 class ResilientWandbLogger(WandbLogger):
     """Lightning's ``WandbLogger`` for a run that is already started, which costs a warning if it breaks off.
+
+    W&B is talked to in a thread, so what is logged through :attr:`experiment` may come before earlier calls here.
 
     Args:
         run: what ``wandb.init`` returned.
         mode: ``"online"`` or ``"offline"``.
+        history: rows of the run's earlier parts, with their ``step``, which are logged again: a file of W&B's that
+            ends with a crash lacks its last seconds, and may have rows from behind the checkpoint. Of rows that the
+            server has already, by their number, none is sent again, nor any that is yet to come.
+        patience: seconds to wait for W&B, in all.
     """
 
-    def __init__(self, run: Any, mode: Literal["online", "offline"]) -> None:
+    def __init__(
+        self,
+        run: Any,
+        mode: Literal["online", "offline"],
+        history: Sequence[Mapping[str, float | str]] = (),
+        patience: Patience | None = None,
+    ) -> None:
         super().__init__(experiment=run, save_dir=run.settings.root_dir, project=run.project)
         self.mode = mode
         self.broken = False
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        self._patience = patience or Patience(PATIENCE)
+        self._finished = False
+        self._calls = BackgroundCalls()
+        self._rows_ahead = max(0, run.starting_step - len(history))
+        atexit.register(self.finish, None)
+        self._call(lambda: _define_axes(run))
+        for first in range(run.starting_step, len(history), _PORTION):
+            self._call(functools.partial(_log_again, run, history[first : first + _PORTION]))
 
     @property
     def run_directory(self) -> Path:
@@ -142,30 +100,83 @@ class ResilientWandbLogger(WandbLogger):
         url: str | None = self.experiment.url
         return url
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._try(lambda: super(ResilientWandbLogger, self).log_metrics(metrics, step))
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if self._rows_ahead:
+            self._rows_ahead -= 1
+            return
+        row: dict[str, Any] = {
+            name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in metrics.items()
+        }
+        self._call(lambda: super(ResilientWandbLogger, self).log_metrics(row, step))
 
     def log_hyperparams(self, params: Any) -> None:
-        self._try(lambda: super(ResilientWandbLogger, self).log_hyperparams(params))
+        self._call(lambda: super(ResilientWandbLogger, self).log_hyperparams(params))
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        self._try(lambda: super(ResilientWandbLogger, self).after_save_checkpoint(checkpoint_callback))
+        self._call(lambda: super(ResilientWandbLogger, self).after_save_checkpoint(checkpoint_callback))
 
     def finalize(self, status: str) -> None:
-        self._try(lambda: super(ResilientWandbLogger, self).finalize(status))
+        self._call(lambda: super(ResilientWandbLogger, self).finalize(status))
 
-    def finish(self, exit_code: int = 0) -> None:
-        """Close the run; ``exit_code`` other than 0 marks it as failed."""
-        self._try(lambda: self.experiment.finish(exit_code=exit_code))
+    def finish(self, exit_code: int | None = 0) -> None:
+        """Close the run; ``exit_code`` other than 0 marks it as failed, ``None`` leaves it to how the process ends.
 
-    def _try(self, action: Callable[[], None]) -> None:
+        Without this call the run is closed when the process ends.
+        """
+        if self.broken or self._finished:
+            return
+        run = self.experiment
+        self._call(lambda: run.finish(exit_code=exit_code))
+        self._call(lambda: check_complete(Path(run.settings.sync_file)))
+        self._close()
         if self.broken:
             return
         try:
-            action()
-        except Exception as error:  # whatever the tracker's client raises, the run is worth more
-            self.broken = True
-            _warn(f"Weights & Biases broke off ({_first_line(error)}); the run goes on, metrics.csv is complete")
+            with self._patience.spent():
+                self._calls.wait(self._patience.left)
+        except TimeoutError as error:
+            self._break_off(error)
+        except BaseException:  # whoever interrupts this waits no longer
+            end_service(run)
+            raise
+        else:
+            if self._calls.error is not None:
+                self._break_off(self._calls.error)
+
+    def _call(self, call: Callable[[], object]) -> None:
+        if self.broken or self._finished:
+            return
+        error = self._calls.error
+        if error is None:
+            try:
+                self._calls.put(call, self._patience.left)
+            except TimeoutError as full:
+                self._patience.left = 0.0
+                error = full
+        if error is not None:
+            self._break_off(error)
+
+    def _break_off(self, error: BaseException) -> None:
+        reason = "its process has ended" if service_ended() else _first_line(error)
+        self.broken = True
+        self._close()
+        end_service(self.experiment)
+        _warn(f"Weights & Biases broke off ({reason}); the run does not need it, metrics.csv is complete")
+
+    def _close(self) -> None:
+        self._finished = True
+        self._calls.close()
+        atexit.unregister(self.finish)
+
+
+def _define_axes(run: Any) -> None:
+    run.define_metric(_STEP)
+    run.define_metric("*", step_metric=_STEP, step_sync=True)
+
+
+def _log_again(run: Any, rows: Sequence[Mapping[str, float | str]]) -> None:
+    for row in rows:
+        run.log({_STEP if name == "step" else name: value for name, value in row.items()})
 
 
 def start_wandb(
@@ -175,10 +186,11 @@ def start_wandb(
     name: str,
     run_id: str | None = None,
     group: str | None = None,
+    history: Sequence[Mapping[str, float | str]] = (),
 ) -> ResilientWandbLogger | None:
     """A W&B run, online if there are credentials and a server that answers, else offline; never a prompt.
 
-    ``WANDB_MODE`` is respected, as are W&B's other variables.
+    ``WANDB_MODE`` is respected, as are W&B's other variables. Whatever W&B does, it takes :data:`PATIENCE` at most.
 
     Args:
         directory: where W&B keeps its files.
@@ -186,6 +198,7 @@ def start_wandb(
         name: the run's name.
         run_id: the id of a run to go on with.
         group: runs that belong together.
+        history: rows of the run's earlier parts, see :class:`ResilientWandbLogger`.
 
     Returns:
         The logger, or ``None`` (with one :class:`TrackerWarning`) if W&B is not installed or cannot start, or
@@ -194,39 +207,89 @@ def start_wandb(
     wanted = os.environ.get("WANDB_MODE", "").lower()
     if wanted == "disabled":
         return None
-    if wanted not in _MODES:
-        _warn(f"WANDB_MODE={wanted} is not one of {', '.join(filter(None, _MODES))}; the run is tracked offline")
-        os.environ["WANDB_MODE"] = wanted = "offline"  # W&B would refuse to start at all
     if importlib.util.find_spec("wandb") is None:
         _warn("Weights & Biases is not installed; metrics go to metrics.csv alone (pip install wandb)")
         return None
+    problems = []
+    if wanted not in _MODES:
+        problems.append(f"WANDB_MODE={wanted} is not one of {', '.join(filter(None, _MODES))}")
+        os.environ["WANDB_MODE"] = wanted = "offline"  # W&B would refuse to start at all
     os.environ.setdefault("WANDB_SILENT", "true")  # its service prints on its own otherwise
+    # What it reports of itself goes to the same server, for up to 30 s at the end of the process.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
-        server = None if wanted in ("offline", "dryrun") else _find_server(asked=wanted == "online")
-    except Exception as error:
-        _warn(f"Weights & Biases cannot go online ({_first_line(error)})")
-        server = None
-    for attempt in ([server] if server else []) + [None]:
+        importlib.import_module("wandb")
+    except Exception as error:  # it is incomplete, or does not fit its own dependencies
+        _warn(f"Weights & Biases cannot be imported ({_first_line(error)}); metrics go to metrics.csv alone")
+        return None
+    patience = Patience(PATIENCE)
+    start = functools.partial(
+        _start,
+        directory=directory,
+        run_id=run_id,
+        history=history,
+        patience=patience,
+        naming={"project": project, "name": name, "group": group},
+    )
+    logger = None
+    with cache_in(directory):
         try:
-            return _start(attempt, directory=directory, project=project, name=name, run_id=run_id, group=group)
+            if wanted not in ("offline", "dryrun"):
+                with patience.spent():
+                    logger = _go_online(start, patience, asked=wanted == "online")
         except Exception as error:
-            _warn(f"Weights & Biases could not start {_mode(attempt)} ({_first_line(error)})")
-    return None
+            problems.append(f"Weights & Biases cannot go online ({_first_line(error)})")
+            end_service()
+        if logger is None:
+            try:
+                logger = within(OFFLINE_PATIENCE, functools.partial(start, None))
+            except Exception as error:
+                problems.append(f"Weights & Biases cannot start ({_first_line(error)})")
+                end_service()
+    if problems:
+        result = "metrics go to metrics.csv alone" if logger is None else "the run is tracked offline"
+        _warn(f"{'; '.join(problems)}; {result}")
+    return logger
 
 
-def _mode(server: str | None) -> Literal["online", "offline"]:
-    return "online" if server else "offline"
+def _go_online(
+    start: Callable[[str | None], ResilientWandbLogger], patience: Patience, *, asked: bool
+) -> ResilientWandbLogger | None:
+    """An online run, if there are credentials.
+
+    Raises:
+        Exception: whatever is in the way.
+    """
+    started = time.monotonic()
+    server = within(SERVER_PATIENCE + 0.5, lambda: _find_server(asked=asked))
+    if server is None:
+        return None
+    left = patience.left - FINISH_PATIENCE - (time.monotonic() - started)
+    try:
+        return within(left, functools.partial(start, server))
+    except TimeoutError:
+        raise
+    except Exception as error:
+        advice = "is the key right? (wandb login)"
+        raise ConnectionError(f"the server {server} does not take the run, {advice}: {_first_line(error)}") from error
 
 
-def _start(server: str | None, *, directory: Path, run_id: str | None, **naming: Any) -> ResilientWandbLogger:
+def _start(
+    server: str | None,
+    directory: Path,
+    run_id: str | None,
+    history: Sequence[Mapping[str, float | str]],
+    patience: Patience,
+    naming: Mapping[str, Any],
+) -> ResilientWandbLogger:
     """A run at ``server``, or an offline one."""
     import wandb
 
     # W&B's own process has a working directory of its own.
     directory = directory.absolute()
-    directory.mkdir(parents=True, exist_ok=True)
-    mode = _mode(server)
-    settings = wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT)
+    check_writable(directory)
+    mode: Literal["online", "offline"] = "online" if server else "offline"
+    settings = wandb.Settings(silent=True, console="off", init_timeout=PATIENCE)
     if server:
         settings.base_url = server
     run = wandb.init(
@@ -239,18 +302,22 @@ def _start(server: str | None, *, directory: Path, run_id: str | None, **naming:
         settings=settings,
         **naming,
     )
-    return ResilientWandbLogger(run, mode)
+    silence_log()
+    bound_exit()
+    return ResilientWandbLogger(run, mode, history, patience)
 
 
 def _find_server(*, asked: bool) -> str | None:
-    """The address of the server, if there are credentials for it and it answers at all."""
-    import wandb
+    """The address of the server, if there are credentials for it and it answers at all.
 
+    Raises:
+        ConnectionError: it does not; or W&B was ``asked`` to go online, and there are no credentials.
+    """
     # W&B reads its variables once a process; a later change counts here all the same.
-    server: str = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    server = os.environ.get("WANDB_BASE_URL") or default_server()
     if not _has_credentials(server):
         if asked:
-            _warn("Weights & Biases was asked to go online but has no credentials (wandb login)")
+            raise ConnectionError("it was asked to, but has no credentials (wandb login)")
         return None
     try:
         with urllib.request.urlopen(server, timeout=SERVER_PATIENCE):
@@ -258,8 +325,7 @@ def _find_server(*, asked: bool) -> str | None:
     except urllib.error.HTTPError:
         return server  # an answer, whatever it says
     except (OSError, http.client.HTTPException) as error:
-        _warn(f"the Weights & Biases server {server} does not answer ({_first_line(error)})")
-        return None
+        raise ConnectionError(f"the server {server} does not answer: {_first_line(error)}") from error
 
 
 def _has_credentials(server: str) -> bool:
@@ -284,4 +350,8 @@ def _warn(message: str) -> None:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines and lines[0] != "<no message>" else type(error).__name__
+    if not lines or lines[0] == "<no message>":
+        return type(error).__name__
+    if "validation error" in lines[0]:  # pydantic's, which names the setting and what is wrong with it below
+        return " ".join(map(str.strip, lines[:3]))
+    return lines[0]

@@ -73,6 +73,20 @@ def lock_folder(monkeypatch):
         folder.chmod(0o755)
 
 
+_ANSWERS_OF_THEIR_OWN = {
+    "endless_without_length",
+    "promises_too_much",
+    "promises_more",
+    "redirect_to_good",
+    "redirect_to_file",
+    "redirect_to_ftp",
+    "round_and_round",
+    "endless_redirect",
+    "endless_header",
+    "no_http",
+}
+
+
 class _Handler(BaseHTTPRequestHandler):
     timeout = 5  # a client that stops reading does not keep the server from closing
 
@@ -84,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
         elif manner == "silent":
             self.server.closing.wait()
+        elif manner in _ANSWERS_OF_THEIR_OWN:
+            getattr(self, manner)(name)
         else:
             self.send_response(200)
             self.send_header("Content-Length", str(len(contents)))
@@ -105,12 +121,61 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.closing.wait(0.02):
                 return
 
+    def endless(self, contents):
+        while not self.server.closing.is_set():
+            self.wfile.write(contents)
+
+    def endless_without_length(self, name):
+        self.send_response(200)
+        self.end_headers()
+        self.endless(self.server.contents[name])
+
+    def promises_too_much(self, name):
+        self.send_response(200)
+        self.send_header("Content-Length", str(10**15))
+        self.end_headers()
+        self.endless(self.server.contents[name])
+
+    def promises_more(self, name):
+        self.send_response(200)
+        self.send_header("Content-Length", str(10**15))
+        self.end_headers()
+        self.wrong(self.server.contents[name])
+
+    def redirect(self, url):
+        self.send_response(302)
+        self.send_header("Location", url)
+        self.end_headers()
+
+    def redirect_to_good(self, name):
+        self.redirect(self.server.mirror("good") + name)
+
+    def redirect_to_file(self, name):
+        self.redirect("file:///etc/hostname")
+
+    def redirect_to_ftp(self, name):
+        self.redirect(f"ftp://127.0.0.1/{name}")
+
+    def round_and_round(self, name):
+        self.redirect(self.path)
+
+    def endless_redirect(self, name):
+        self.redirect(self.path)
+        self.endless(self.server.contents[name])
+
+    def endless_header(self, name):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+        self.endless(bytes([120]) * 10_000)
+
+    def no_http(self, name):
+        self.wfile.write(b"hello\r\n")
+
     def log_message(self, *_):
         pass
 
 
 class MirrorServer(ThreadingHTTPServer):
-    """Serves ``contents`` by name; the folder in the url says how: good, wrong, cut, missing, silent, trickle."""
+    """Serves ``contents`` by name; the folder in the url says how, as a method of the handler does."""
 
     daemon_threads = False  # closing waits for them
 

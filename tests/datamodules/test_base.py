@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Generator
 
-from datamodules import DataError, InMemoryDataModule, Padded, Split, Splits, TensorDataModule
-from datamodules.base import Standardize
+from datamodules import DataError, InMemoryDataModule, Padded, Split, Splits, TensorDataModule, base
+from datamodules.base import Standardize, checksum
 from zoo import MulticlassClassification
 from zoo.networks import Recurrent
 
@@ -498,6 +498,62 @@ def test_state_of_other_data_is_refused(other):
         standardized().load_state_dict(ready(standardized(**other)).state_dict())
 
 
+def plain(values=None, **arguments):
+    values = numbers(100, 2) if values is None else values
+    return TensorDataModule(values, torch.zeros(100), **{"batch_size": 8, "seed": 0, **arguments})
+
+
+def test_batches_of_another_size_are_the_same_data():
+    data = ready(plain(batch_size=4, eval_batch_size=7))
+    data.load_state_dict(ready(plain()).state_dict())
+    assert data.checksums == ready(plain()).checksums
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_resume_on_other_values_is_refused_without_standardising(split):
+    saved = ready(plain())
+    row = getattr(saved.splits, split).features[3]
+    values = numbers(100, 2)
+    values[(values == row).all(dim=1)] += 1e-3
+    with pytest.raises(DataError, match=f"samples of the {split} split are not those that the checkpoint was trained"):
+        plain(values).load_state_dict(saved.state_dict())
+
+
+def test_a_resume_on_another_split_is_refused_without_standardising():
+    with pytest.raises(DataError, match="samples of the train split are not those"):
+        plain(seed=1).load_state_dict(ready(plain()).state_dict())
+
+
+def test_checkpoints_without_checksums_still_load():
+    state = ready(plain()).state_dict()
+    del state["checksums"]
+    plain(seed=1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.bfloat16, torch.float32])
+def test_a_checksum_is_of_values_types_and_shapes(dtype):
+    values = (torch.arange(5000 * 3).reshape(5000, 3) % 2).to(dtype)
+    first = checksum(values)
+    assert checksum(values.t().contiguous().t()) == first  # whatever the layout in memory
+    changed = values.clone()
+    changed[4999, 2] = 1 - changed[4999, 2].int()
+    other = torch.int32 if dtype == torch.float32 else torch.float32
+    assert len({first, checksum(changed), checksum(values.reshape(-1, 5)), checksum(values.to(other))}) == 4
+
+
+def test_a_checksum_of_padded_samples_counts_their_lengths():
+    values = torch.zeros(4, 3)
+    sums = {checksum(Padded(values, torch.tensor(lengths))) for lengths in ([1, 2, 3, 3], [1, 2, 3, 2])}
+    assert len(sums | {checksum(values)}) == 3
+
+
+def test_checksums_are_computed_once(monkeypatch):
+    data = ready(plain())
+    first = data.state_dict()["checksums"]
+    monkeypatch.setattr(base, "checksum", None)
+    assert data.state_dict()["checksums"] == first
+
+
 def test_state_of_another_shape_is_refused():
     state = ready(standardized()).state_dict()
     with pytest.raises(DataError, match="differs"):
@@ -531,6 +587,18 @@ def test_empty_split_of_a_subclass_is_refused(empty):
     sizes[empty] = 0
     with pytest.raises(DataError, match=f"the {('train', 'val', 'test')[empty]} split is empty"):
         Given(Splits(*map(part, sizes)), batch_size=5).setup()
+
+
+@pytest.mark.parametrize("label", [-100, -1, 3])
+@pytest.mark.parametrize("split", [0, 1, 2])
+def test_labels_of_a_subclass_outside_its_classes_are_refused(split, label):
+    parts = [Split(torch.rand(10, 2), torch.arange(10) % 3) for _ in range(3)]
+    parts[split].targets[7] = label
+    data = Given(Splits(*parts), batch_size=5)
+    data.num_classes = 3
+    name = ("train", "val", "test")[split]
+    with pytest.raises(DataError, match=rf"targets of the {name} split hold label {label} in sample 7, outside 0\.\.2"):
+        data.setup()
 
 
 def test_subclass_gets_loaders_from_its_splits():

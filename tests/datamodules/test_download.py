@@ -2,16 +2,32 @@ import hashlib
 import tempfile
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from datamodules import download as module
-from datamodules.download import download
 from datamodules.errors import DataError
 
 CONTENTS = bytes(range(256)) * 1000  # several chunks, and less than the buffers of a socket
 MD5 = hashlib.md5(CONTENTS).hexdigest()
-BAD_WAYS = ["wrong", "cut", "missing", "silent", "trickle"]
+BAD_WAYS = [
+    "wrong",
+    "cut",
+    "missing",
+    "silent",
+    "trickle",
+    "endless_without_length",
+    "promises_too_much",
+    "promises_more",
+    "round_and_round",
+    "redirect_to_file",
+    "redirect_to_ftp",
+    "endless_redirect",
+    "endless_header",
+    "no_http",
+]
+download = partial(module.download, max_size=len(CONTENTS))
 
 
 def listing(folder):
@@ -34,6 +50,11 @@ def test_contents_are_those_of_the_server(urls, tmp_path):
 def test_others_may_read_the_file(urls, tmp_path):
     download(urls("good"), tmp_path / "target.gz", MD5)
     assert (tmp_path / "target.gz").stat().st_mode & 0o777 == 0o644
+
+
+def test_redirect_is_followed(urls, tmp_path):
+    download(urls("redirect_to_good"), tmp_path / "target.gz", MD5)
+    assert (tmp_path / "target.gz").read_bytes() == CONTENTS
 
 
 def test_old_file_is_replaced(urls, tmp_path):
@@ -60,6 +81,15 @@ def test_bad_server_is_named_and_leaves_nothing(urls, tmp_path, manner):
         ("missing", "404"),
         ("silent", "no answer|timed out"),
         ("trickle", "hardly any progress|no answer"),
+        ("endless_without_length", "sends more than 256,000 bytes"),
+        ("promises_too_much", "sends more than 256,000 bytes"),
+        ("promises_more", "not the official ones|no answer|timed out"),
+        ("round_and_round", "infinite loop"),
+        ("redirect_to_file", "[Rr]edirection to .*file:///etc/hostname.* is not allowed"),
+        ("redirect_to_ftp", "redirection to ftp://127.0.0.1/file.gz is not allowed"),
+        ("endless_redirect", "infinite loop"),
+        ("endless_header", "got more than"),
+        ("no_http", "hello"),
     ],
 )
 def test_error_says_what_went_wrong(urls, tmp_path, manner, reason):
@@ -114,7 +144,7 @@ def test_no_address_at_all_is_an_error(tmp_path):
 def test_lookup_that_hangs_comes_back(monkeypatch, tmp_path):
     """A name that is looked up for ever is beyond any time-out of a socket."""
     found = threading.Event()
-    monkeypatch.setattr(module.urllib.request, "urlopen", lambda *_, **__: found.wait(60) and None)
+    monkeypatch.setattr(module.urllib.request.OpenerDirector, "open", lambda *_, **__: found.wait(60) and None)
     began = time.monotonic()
     with pytest.raises(DataError, match="no answer"):
         download(["http://host.invalid/file.gz"], tmp_path / "target.gz", MD5, patience=0.3)

@@ -15,12 +15,11 @@ from torchvision import datasets
 
 from datamodules import DataError
 from experiments import linear_regression_from_scratch, mnist_cnn, multiclass_blobs, robust_regression, xor
-from experiments.runner import RunError
 from zoo import NonFiniteLossError, TargetError
-from zoo.callbacks import StepSeeding
+from zoo.callbacks import NoTrainingStepError, StepSeeding
 from zoo.checkpointing import CheckpointError
+from zoo.checkpointing.sealing import is_sealed
 from zoo.optim import UnknownLengthError
-from zoo.sealing import is_sealed
 
 CSV = [*SHORT, "--tracking", "csv"]
 
@@ -76,9 +75,11 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(monkeypatch, read_wandb, 
     assert Path("whole/metrics.csv").read_text() == Path("broken/metrics.csv").read_text()
     first, second = read_wandb("broken")
     upload = capsys.readouterr().out.splitlines()[-1]
-    # Every part of the run is named; two parts begun within a second share a folder.
-    parts = {Path(run["file"]).parent.name for run in (first, second)}
-    assert {Path(part).name for part in upload.split()[-len(parts) :]} == parts
+    assert Path(upload.split("wandb sync ")[1]).samefile(
+        Path(second["file"]).parent
+    )  # the last part has the whole run in it
+    assert (second["config"]["dropout"], second["config"]["experiment"]) == (0.3, "mnist_cnn")
+    assert second["summary"]["test/accuracy"] == resumed["test/accuracy"]
     assert first["run_id"] == second["run_id"]
     assert (first["exit_code"], second["exit_code"]) == (1, 0)
 
@@ -235,7 +236,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_checkpoint(r
 
 
 def test_nothing_to_train_is_an_error():
-    with pytest.raises(RunError, match="not a single training step"):
+    with pytest.raises(NoTrainingStepError, match="not a single training step"):
         mnist_cnn.main([*CSV, "--trainer.max_epochs", "0"])
 
 

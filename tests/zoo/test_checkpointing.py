@@ -77,6 +77,15 @@ def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path, contents):
     both(tmp_path / "other.pt", "other.pt is not a Lightning checkpoint: it has no 'state_dict'")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("state_dict", [1]), ("state_dict", 5), ("pytorch-lightning_version", 2), ("pytorch-lightning_version", "latest")],
+)
+def test_a_checkpoint_without_weights_by_name_or_a_version_is_refused(checkpoint, key, value):
+    torch.save({**torch.load(checkpoint, weights_only=True), key: value}, checkpoint)
+    both(checkpoint, f"good.ckpt is not a Lightning checkpoint: its '{key}' is {value!r}".replace("[", r"\["))
+
+
 class Payload:
     """Makes a directory when it is unpickled."""
 
@@ -212,13 +221,18 @@ def test_weights_come_from_the_checkpoint_of_a_task(checkpoint):
     ],
     ids=["linear", "mlp", "polynomial", "convnet"],
 )
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_weights_come_from_a_state_dict(tmp_path, make, zipped):
+def test_weights_come_from_a_state_dict(tmp_path, make):
     network = make()
     network(torch.randn(9, 1, 8, 8) if isinstance(network, ConvNet) else torch.randn(9, 3) + 5)  # moves the buffers
-    torch.save(network.state_dict(), tmp_path / "weights.pt", _use_new_zipfile_serialization=zipped)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
     loaded = load_weights(make(), tmp_path / "weights.pt").state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+
+
+def test_weights_in_the_format_of_torch_before_1_6_are_refused_with_what_to_do(tmp_path):
+    torch.save(Linear(3).state_dict(), tmp_path / "weights.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"has to be loaded where it is trusted and saved again"):
+        load_weights(Linear(3), tmp_path / "weights.pt")
 
 
 def test_weights_take_the_precision_of_the_network(tmp_path):
@@ -302,5 +316,5 @@ def test_code_in_weights_is_never_run(tmp_path, monkeypatch, place):
 
 def test_a_whole_module_is_no_weights(tmp_path):
     torch.save(Linear(3), tmp_path / "module.pt")
-    with pytest.raises(CheckpointError, match="holds more than plain values and tensors"):
+    with pytest.raises(CheckpointError, match=r"holds zoo\.networks\.linear\.Linear, which is more than plain values"):
         load_weights(Linear(3), tmp_path / "module.pt")

@@ -369,10 +369,10 @@ def test_weights_that_cannot_be_are_refused(make_trainer, tmp_path):
     with pytest.raises(CheckpointError, match=r"linear\.bias is missing in it"):
         SoftmaxClassifier(6, 3, weights=path)
     torch.save(nn.Linear(6, 3), path)
-    with pytest.raises(CheckpointError, match="holds more than plain values and tensors"):
+    with pytest.raises(CheckpointError, match="which is more than plain values and tensors"):
         SoftmaxClassifier(6, 3, weights=path)
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(CheckpointError, match="it is damaged, or holds more"):
+    with pytest.raises(CheckpointError, match="it is not the zip archive that torch writes"):
         SoftmaxClassifier(6, 3, weights=path)
     with pytest.raises(CheckpointError, match="is a URL"):
         SoftmaxClassifier(6, 3, weights="https://example.org/model.ckpt")
@@ -480,6 +480,7 @@ def test_a_resumed_run_knows_its_groups_and_its_changed_settings(make_trainer, t
         optimizer = functools.partial(torch.optim.AdamW, weight_decay=weight_decay)
         task = RegularizedMLPClassifier(6, 3, (8, 5), dropout=0.0, optimizer=optimizer)
         trainer = make_trainer(max_epochs=epochs)
+        torch.manual_seed(5)  # the same data each time, or the run could not go on with them
         trainer.fit(task, make_batches(task), ckpt_path=ckpt_path, weights_only=True)
         trainer.save_checkpoint(tmp_path / "run.ckpt")
         return task, [group["weight_decay"] for group in trainer.optimizers[0].param_groups]

@@ -11,9 +11,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from zoo import CNNClassifier, checkpointing
+from zoo import CNNClassifier
 from zoo.checkpointing import CheckpointError, SealedCheckpointIO, read_checkpoint, write_checkpoint
-from zoo.sealing import SealError, is_sealed, seal
+from zoo.checkpointing.sealing import SealError, is_sealed, seal
 
 CONTENTS = {"state_dict": {"weight": torch.arange(12.0)}, "pytorch-lightning_version": "2.6.6", "epoch": 3}
 
@@ -106,7 +106,7 @@ def test_a_write_that_fails_leaves_the_file_before_and_says_why(tmp_path, monkey
 
 
 def test_a_rename_that_may_not_last_is_said_to_be_that(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpointing, "_sync_folder", failing(errno.EIO, "Input/output error"))
+    monkeypatch.setattr("zoo.checkpointing.files._sync_folder", failing(errno.EIO, "Input/output error"))
     with pytest.raises(CheckpointError, match=r"was written, but its folder not synced: Input/output error"):
         write_checkpoint(CONTENTS | {"epoch": 9}, tmp_path / "last.ckpt")
     assert read_checkpoint(tmp_path / "last.ckpt")["epoch"] == 9

@@ -2,6 +2,7 @@ import csv
 import importlib.util
 import json
 import math
+import resource
 import socket
 import subprocess
 import sys
@@ -115,6 +116,24 @@ def test_a_file_without_a_row_is_begun_again(tmp_path, torn):
     assert (logger.rows, rows_of(tmp_path)) == (1, [{"step": "0", "epoch": "0", "loss": "0.5"}])
 
 
+def test_a_row_that_cannot_be_written_is_an_error_and_leaves_none_of_it(tmp_path):
+    logger = MetricsCSV(tmp_path / "run")
+    logger.log_metrics({"loss": 0.5}, 0)
+    before = logger.path.read_bytes()
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 3, hard))
+    try:
+        for row in ({"loss": 0.25}, {"loss": 0.25, "new": 1.0}):  # behind the others, and in a new file
+            with pytest.raises(OSError, match=r"metrics.csv cannot be written \(File too large\)"):
+                logger.log_metrics(row, 1)
+            assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.csv"]
+            assert logger.path.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    logger.log_metrics({"loss": 0.25, "new": 1.0}, 1)
+    assert [row["loss"] for row in rows_of(tmp_path / "run")] == ["0.5", "0.25"]
+
+
 def test_names_with_commas_and_quotes_come_back(tmp_path):
     write_name = 'a "b", c'
     logger = MetricsCSV(tmp_path)
@@ -164,7 +183,7 @@ SILENT, REFUSING, NONSENSE = b"", None, b"I am no HTTP server\r\n\r\n"
 @pytest.fixture
 def server():
     """Starts servers on the loopback interface that say ``answer`` to everyone; gives their address."""
-    sockets = []
+    sockets, threads = [], []
 
     def serve(listening, answer):
         while True:
@@ -185,10 +204,15 @@ def server():
         if answer is REFUSING:
             listening.close()
         else:
-            threading.Thread(target=serve, args=(listening, answer), daemon=True).start()
+            thread = threading.Thread(target=serve, args=(listening, answer), daemon=True)
+            thread.start()
+            threads.append((thread, listening))
         return f"http://127.0.0.1:{port}"
 
     yield start
+    for thread, listening in threads:
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
     for each in sockets:
         each.close()
 
@@ -233,6 +257,47 @@ def test_two_offline_runs_in_one_process_are_two_and_are_read_back(make_trainer,
     assert other["config"] == {}
 
 
+def history(logger):
+    """The rows in a run's file, without what W&B adds."""
+    [file] = logger.run_directory.glob("*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in printed.splitlines()]
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+
+
+def tracked(directory, keep, steps, run_id, finish=True):
+    """A part of a run: ``steps`` behind the first ``keep`` rows."""
+    csv_logger = MetricsCSV(directory, keep)
+    logger = start_wandb(
+        directory=directory, project="zoo", name="run", run_id=run_id, history=csv_logger.earlier_rows()
+    )
+    for step in steps:
+        row = {"train/loss": 1 / (step + 3), "epoch": step // 4} if step % 4 else {"val/loss": 0.1 * step, "epoch": 0.0}
+        for each in (csv_logger, logger):
+            each.log_metrics(row, step)
+    if finish:
+        logger.finish()
+    return logger
+
+
+def test_the_last_part_of_a_run_has_all_of_its_history(tmp_path):
+    MetricsCSV(tmp_path).log_metrics({"val/loss": 1e-300, "epoch": 0}, 0)  # not tracked
+    tracked(tmp_path, 1, range(1, 8), "abc")
+    tracked(tmp_path, 5, range(5, 11), "abc")
+    last = tracked(tmp_path, 9, range(9, 12), "abc")
+    expected = [
+        {("trainer/global_step" if name == "step" else name): float(text) for name, text in row.items() if text}
+        for row in rows_of(tmp_path)
+    ]
+    assert [row["trainer/global_step"] for row in expected] == list(range(12))
+    assert history(last) == expected
+    summary = inspect(last)
+    assert (last.version, summary["run_id"], summary["state"]) == ("abc", "abc", "finished")
+    assert (summary["summary"]["val/loss"], summary["summary"]["trainer/global_step"]) == (0.1 * 8, 11)
+
+
 @pytest.mark.parametrize("mode", ["disabled", "DISABLED"])
 def test_a_disabled_tracker_is_none_without_a_word(tmp_path, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
@@ -273,7 +338,7 @@ def started(monkeypatch):
     """The modes in which a run was to be started, each of which fails with ``failures``."""
     modes, failures = [], {}
 
-    def start(server, **settings):
+    def start(server=None, **settings):
         mode = "online" if server else "offline"
         modes.append(mode)
         if mode in failures:
@@ -288,7 +353,7 @@ def test_without_credentials_a_run_is_offline_without_a_word(tmp_path, monkeypat
     monkeypatch.delenv("WANDB_MODE")
     assert start_wandb(directory=tmp_path, project="zoo", name="run") == "offline"
     monkeypatch.setenv("WANDB_MODE", "online")
-    with pytest.warns(TrackerWarning, match="asked to go online but has no credentials"):
+    with pytest.warns(TrackerWarning, match="cannot go online .it was asked to, but has no credentials"):
         assert start_wandb(directory=tmp_path, project="zoo", name="run") == "offline"
 
 
@@ -300,14 +365,14 @@ def test_a_server_that_answers_anything_is_tried(tmp_path, monkeypatch, server, 
     assert start_wandb(directory=tmp_path, project="zoo", name="run") == "online"
     assert started.modes == ["online"]
     started.failures["online"] = RuntimeError("wrong key\nand more")
-    with pytest.warns(TrackerWarning, match=r"could not start online \(wrong key\)$"):
+    with pytest.warns(TrackerWarning, match=r"does not take the run, .*: wrong key\); the run is tracked offline$"):
         assert start_wandb(directory=tmp_path, project="zoo", name="run") == "offline"
     assert started.modes == ["online", "online", "offline"]
 
 
 def test_a_tracker_that_cannot_start_at_all_is_none(tmp_path, started):
     started.failures["offline"] = OSError("disk full")
-    with pytest.warns(TrackerWarning, match=r"could not start offline \(disk full\)") as caught:
+    with pytest.warns(TrackerWarning, match=r"cannot start \(disk full\); metrics go to metrics.csv alone") as caught:
         assert start_wandb(directory=tmp_path, project="zoo", name="run") is None
     assert len(caught) == 1
 
@@ -326,7 +391,8 @@ class BrokenRun:
     """A run whose connection is gone."""
 
     id, project, name, url = "xyz", "zoo", "run", None
-    settings = SimpleNamespace(root_dir=".", sync_dir=".")
+    settings = SimpleNamespace(root_dir=".", sync_dir=".", sync_file="run.wandb")
+    starting_step = 0
 
     def __init__(self):
         self.calls = 0
@@ -341,6 +407,27 @@ class BrokenRun:
         raise ConnectionError("the service has gone away\nTraceback ...")
 
 
+class ContinuedRun(BrokenRun):
+    """A run of which the server has ``starting_step`` rows."""
+
+    def __init__(self, starting_step):
+        self.starting_step = starting_step
+        self.logged = []
+        self.log = lambda row: self.logged.append(row["trainer/global_step"])
+        self.finish = lambda exit_code: None
+
+
+@pytest.mark.parametrize(("on_server", "sent"), [(0, range(8)), (3, range(3, 8)), (5, range(5, 8)), (7, [7]), (9, [])])
+def test_a_server_gets_only_the_rows_that_it_lacks(monkeypatch, on_server, sent):
+    monkeypatch.setattr(tracking, "check_complete", lambda file: None)
+    run = ContinuedRun(on_server)
+    logger = ResilientWandbLogger(run, "online", [{"step": step, "loss": 0.5} for step in range(5)])
+    for step in range(5, 8):
+        logger.log_metrics({"loss": 0.5}, step)
+    logger.finish()
+    assert run.logged == list(sent)
+
+
 ACTIONS = {
     "metrics": lambda logger: logger.log_metrics({"loss": 1.0}, 0),
     "hyperparameters": lambda logger: logger.log_hyperparams({"lr": 0.1}),
@@ -352,9 +439,12 @@ ACTIONS = {
 def test_a_run_that_breaks_off_costs_one_warning(action):
     run = BrokenRun()
     logger = ResilientWandbLogger(run, "online")
-    with pytest.warns(TrackerWarning, match=r"broke off \(the service has gone away\); the run goes on") as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         action(logger)
-    assert len(caught) == 1
+        logger.finish()
+    assert [warning.category for warning in caught] == [TrackerWarning]
+    assert "broke off (the service has gone away)" in str(caught[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for again in ACTIONS.values():
@@ -365,8 +455,10 @@ def test_a_run_that_breaks_off_costs_one_warning(action):
 def test_training_survives_a_tracker_that_breaks_off(make_trainer, make_data, tmp_path):
     loggers = [ResilientWandbLogger(BrokenRun(), "offline"), MetricsCSV(tmp_path / "run")]
     trainer = make_trainer(max_epochs=2, logger=loggers)
-    with pytest.warns(TrackerWarning) as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         trainer.fit(MulticlassClassification(nn.Linear(4, 3), 3), make_data())
+        loggers[0].finish()
     assert len([warning for warning in caught if warning.category is TrackerWarning]) == 1
     assert trainer.global_step == 6
     assert [int(row["step"]) for row in rows_of(tmp_path / "run") if row["train/loss"]] == list(range(6))

@@ -1,7 +1,22 @@
 """Callbacks, each usable in anyone's ``Trainer``."""
 
+from zoo.callbacks.graceful_stop import GracefulStop
+from zoo.callbacks.last_checkpoint import LastCheckpoint
+from zoo.callbacks.plain_hyperparameters import PlainHyperparameters
 from zoo.callbacks.progress import EpochProgress
 from zoo.callbacks.run_record import RunRecord, describe_optimizer
 from zoo.callbacks.seeding import StepSeeding
+from zoo.callbacks.value_guard import BatchSizeError, NoTrainingStepError, ValueGuard
 
-__all__ = ["EpochProgress", "RunRecord", "StepSeeding", "describe_optimizer"]
+__all__ = [
+    "BatchSizeError",
+    "EpochProgress",
+    "GracefulStop",
+    "LastCheckpoint",
+    "NoTrainingStepError",
+    "PlainHyperparameters",
+    "RunRecord",
+    "StepSeeding",
+    "ValueGuard",
+    "describe_optimizer",
+]

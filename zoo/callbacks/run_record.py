@@ -29,13 +29,18 @@ class RunRecord(Callback):
         self.metric_rows: int | None = None
         self._sent = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._sent = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Callbacks hear of the start of training before the module does, which may still change its optimizer.
         if not self._sent:
             self._sent = True
+            self._send(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A run that is resumed at its end takes no step.
+        if not self._sent:
             self._send(trainer)
 
     def _send(self, trainer: Trainer) -> None:

@@ -6,7 +6,7 @@ from zoo.tasks.from_scratch import GradientDescentRegression
 from zoo.tasks.multiclass import ClassPrediction, MulticlassClassification
 from zoo.tasks.regression import Regression
 from zoo.tasks.sequence import CTCOnCPUWarning, SequenceTranscription, Transcription
-from zoo.tasks.training_loss import NonFiniteLossError
+from zoo.values import NonFiniteLossError
 
 __all__ = [
     "BinaryClassification",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -20,9 +21,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from zoo.checkpointing import CheckpointError, read_checkpoint, require_plain
+from zoo.checkpointing import CheckpointError, MapLocation, read_checkpoint, require_plain
 from zoo.optim import ProgressSchedule, UnknownLengthError, apply_changed_settings, optimizer_settings
-from zoo.tasks.training_loss import NonFiniteLossError, TrainingLoss
+from zoo.tasks import ranks
+from zoo.tasks.restoring import restore, shapes, where_it_was
+from zoo.tasks.training_loss import TrainingLoss
+from zoo.values import NonFiniteLossError, NonFiniteWeightsError, Place, first_not_finite
 
 Inputs = Tensor | tuple[Tensor, Tensor]
 """What a network reads: a tensor, or padded sequences and their lengths ``(batch,)`` int64, which stay on the CPU."""
@@ -35,6 +39,10 @@ _OPTIMIZER_KEY = "optimizer_settings"
 _CLASSES_KEY = "optimizer_classes"
 
 
+def _nothing() -> None:
+    """Done."""
+
+
 def at_least_32_bits(outputs: Tensor) -> Tensor:
     """Outputs of half precision in 32 bits, others as they are."""
     return outputs if outputs.dtype == torch.float64 else outputs.float()
@@ -44,6 +52,17 @@ def require_tensor(targets: Any) -> None:
     """Raise :class:`TargetError` for targets that are none, such as those of different lengths."""
     if not isinstance(targets, Tensor):
         raise TargetError(f"targets must be a tensor, one entry a sample, got {type(targets).__name__}")
+
+
+def label_advice(targets: Tensor) -> str:
+    """What to do with labels that are integers of another type than int64."""
+    is_integer = not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)
+    return ": convert them with targets.long()" if is_integer and targets.dtype != torch.int64 else ""
+
+
+def sample_with(label: int, targets: Tensor) -> int:
+    """The number of the first sample with a label."""
+    return int((targets == label).nonzero()[0])
 
 
 def inputs_of(batch: Any) -> Inputs:
@@ -104,6 +123,7 @@ class Task(LightningModule):
         # Takes the arguments of the subclass's __init__, so that no subclass has to remember to.
         self.save_hyperparameters(ignore=[*self.not_hyperparameters, *self._arguments_of_bases_alone()])
         require_plain(self.hparams)
+        self._refuse_dropped()
         self.network = network
         self._optimizer = optimizer
         self._scheduler = scheduler
@@ -114,6 +134,8 @@ class Task(LightningModule):
         #: On a resumed run, the optimizer's settings that are not those it began with: ``{name: (before, now)}``.
         self.changed_settings: dict[str, tuple[Any, Any]] = {}
         self._training_loss = TrainingLoss()
+        self._validation_losses: list[Tensor] = []
+        self._end_sharing: Callable[[], None] = _nothing
         self.train_loss_epoch = MeanMetric()
         # compute_groups would merge metrics by comparing their states, which costs more than it saves here.
         # NaN stays NaN: by default a mean leaves it out, and the loss of a broken model would look like a good one's.
@@ -128,6 +150,17 @@ class Task(LightningModule):
         bases = [base for base in cls.__mro__ if issubclass(base, Task) and "__init__" in vars(base)]
         taken = {name for base in bases for name in inspect.signature(base.__init__).parameters}
         return taken - set(inspect.signature(cls.__init__).parameters)
+
+    def _refuse_dropped(self) -> None:
+        """Lightning leaves out functions without a word: the checkpoint would bring back the default instead."""
+        parameters = list(inspect.signature(type(self)).parameters.values())
+        named = {item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)}
+        dropped = named - {*self.not_hyperparameters, *self.hparams}
+        if dropped:
+            raise TypeError(
+                f"hyperparameter {min(dropped)!r} holds what a checkpoint cannot bring back, such as a function: "
+                "pass a plain value, or name it in the class's not_hyperparameters"
+            )
 
     # ------------------------------------------------------------------ what a subclass defines
 
@@ -144,6 +177,13 @@ class Task(LightningModule):
     def metric_inputs(self, outputs: Tensor, targets: Any) -> tuple[Any, Any]:
         """What the metrics are updated with; outputs and targets as they are, unless a subclass says otherwise."""
         return outputs, targets
+
+    def loss_weight(self, outputs: Tensor, targets: Any) -> Tensor | float:
+        """What :meth:`compute_loss` is a mean over: the samples, unless it weighs them and a subclass says otherwise.
+
+        By it the losses of batches, and of the ranks' parts of a batch, are put together.
+        """
+        return len(outputs)
 
     def optimizer_parameters(self) -> list[Any]:
         """What the optimizer is made with: parameters, or parameter groups."""
@@ -170,32 +210,59 @@ class Task(LightningModule):
         return outputs, targets, self.compute_loss(outputs, targets)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        outputs, _, loss = self._shared_step(batch)
+        with self._naming_place("training", batch_idx):
+            outputs, targets, loss = self._shared_step(batch)
         step = self.global_step
-        self._training_loss.keep(loss.detach(), len(outputs), step)
+        weight = 0 if self._stands_in(batch_idx) else self.loss_weight(outputs, targets)
+        self._training_loss.keep(loss.detach(), weight, step, self.current_epoch, batch_idx)
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
         if interval and (step + 1) % interval == 0 and self._is_step_complete(batch_idx):
-            self.log("train/loss", self._training_loss.window_mean(), on_step=True, on_epoch=False, prog_bar=True)
-        return loss
+            mean = self._training_loss.window_mean(self._over_ranks)
+            self.log("train/loss", mean, on_step=True, on_epoch=False, prog_bar=True)
+        return ranks.weigh(loss, weight) if self._is_one_of_several() else loss
+
+    def _stands_in(self, batch_idx: int) -> bool:
+        """Whether the batch is there only for this rank to take part, see :meth:`datamodules.EpochLoader.stands_in`."""
+        stands_in = getattr(self.trainer.train_dataloader, "stands_in", None)
+        return stands_in is not None and self._is_one_of_several() and stands_in(batch_idx)
+
+    def _is_one_of_several(self) -> bool:
+        return self._trainer is not None and self._trainer.world_size > 1 and ranks.in_process_group()
+
+    def _over_ranks(self, sums: list[float]) -> list[float]:
+        return ranks.sum_over_ranks(sums, self.device) if self._is_one_of_several() else sums
 
     def _is_step_complete(self, batch_idx: int) -> bool:
         """Whether the optimizer steps after this batch; with accumulated gradients it does not after every one."""
         return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, self.val_metrics)
+        with self._naming_place("validation", batch_idx):
+            loss = self._evaluate(batch, self.val_metrics)
+        self._validation_losses.append(loss.detach())
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, self.test_metrics)
+        with self._naming_place("test", batch_idx):
+            self._evaluate(batch, self.test_metrics)
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
         outputs, targets, loss = self._shared_step(batch)
         seen, expected = self.metric_inputs(outputs, targets)
         for name, metric in metrics.items(keep_base=True, copy_state=False):
             if name == "loss":
-                metric.update(loss, weight=len(outputs))
+                metric.update(loss, weight=self.loss_weight(outputs, targets))
             else:
                 metric.update(seen, expected)
+        return loss
+
+    @contextmanager
+    def _naming_place(self, stage: str, batch_idx: int) -> Iterator[None]:
+        """Where targets are refused, say in which batch."""
+        try:
+            yield
+        except TargetError as error:
+            place = Place(stage, self.global_step, self.current_epoch, batch_idx)
+            raise TargetError(f"{error} ({place})") from error
 
     # ------------------------------------------------------------------ epochs
 
@@ -206,7 +273,7 @@ class Task(LightningModule):
         self._training_loss.flush()  # a run that has gone bad stops here, before its weights can be called the best
 
     def on_train_epoch_end(self) -> None:
-        mean, count = self._training_loss.epoch_mean()
+        mean, count = self._training_loss.epoch_mean(self._over_ranks)
         if count:
             self.train_loss_epoch.set_dtype(torch.float32)
             self.train_loss_epoch.update(mean, weight=count)
@@ -216,6 +283,10 @@ class Task(LightningModule):
         self._training_loss.start_run()
 
     def on_validation_epoch_start(self) -> None:
+        self._validation_losses.clear()
+        if self._is_one_of_several():
+            # The model to be judged is the one that will be saved.
+            self._end_sharing = ranks.share_buffers(self.network, self.trainer.strategy.model)
         self._start_evaluation(self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
@@ -232,15 +303,26 @@ class Task(LightningModule):
             if dtypes & {torch.float16, torch.bfloat16}:
                 metric.to(torch.float32)
 
+    @staticmethod
+    def _end_evaluation(metrics: MetricCollection) -> None:
+        if ranks.in_process_group():
+            ranks.align_states(metrics.values(copy_state=False))
+
     def on_validation_epoch_end(self) -> None:
+        self._end_sharing()
+        self._end_sharing = _nothing
+        self._end_evaluation(self.val_metrics)
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             loss = float(self.val_metrics["loss"].compute())
             if not math.isfinite(loss):
                 # The last update did it: no training loss has shown it yet, and these weights must not be kept.
-                raise NonFiniteLossError(loss, self.global_step, kind="validation")
+                values = [float(value) for value in self._validation_losses]  # none on a rank without a batch
+                batch = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
+                raise NonFiniteLossError(loss, self.global_step, batch=batch, kind="validation")
         self.log_dict(self.val_metrics, prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
+        self._end_evaluation(self.test_metrics)
         self.log_dict(self.test_metrics)
 
     # ------------------------------------------------------------------ optimizer and schedule
@@ -329,7 +411,10 @@ class Task(LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_TRAINING_LOSS_KEY] = dict(self._training_loss.state_dict())
+        broken = first_not_finite(self.named_parameters())
+        if broken is not None:
+            raise NonFiniteWeightsError(broken, self.global_step)  # the file before keeps its place
+        checkpoint[_TRAINING_LOSS_KEY] = dict(self._training_loss.state_dict(self._over_ranks))
         checkpoint[_OPTIMIZER_KEY] = self._optimizer_settings
         checkpoint[_CLASSES_KEY] = self._optimizer_classes
 
@@ -340,18 +425,17 @@ class Task(LightningModule):
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._optimizer_settings_before = checkpoint.get(_OPTIMIZER_KEY)
             self._optimizer_classes_before = checkpoint.get(_CLASSES_KEY)
-        if _TRAINING_LOSS_KEY in checkpoint:
+        if _TRAINING_LOSS_KEY in checkpoint and self.global_rank == 0:  # its sums are those of all ranks
             self._training_loss.load_state_dict(checkpoint[_TRAINING_LOSS_KEY])
 
     def _check_fits(self, checkpoint: dict[str, Any]) -> None:
-        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        own, saved = shapes(self.state_dict()), shapes(checkpoint["state_dict"])
         if own == saved:
             return
         name = next(name for name in [*saved, *own] if own.get(name) != saved.get(name))
         hparams = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         differ = [
-            f"{key} was {value!r}"
+            f"{key} was {value!r:.100}"
             for key, value in hparams.items()
             if key in self.hparams and self.hparams[key] != value
         ]
@@ -361,20 +445,35 @@ class Task(LightningModule):
         )
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Any:  # type: ignore[override]
+    def load_from_checkpoint(  # type: ignore[override]  # narrower on purpose
+        cls,
+        checkpoint_path: str | PathLike[str],
+        map_location: MapLocation | None = None,
+        hparams_file: None = None,
+        strict: bool | None = None,
+        weights_only: bool = True,
+        **kwargs: Any,
+    ) -> Any:
         """The task saved in a local checkpoint; a leaf needs no other argument, a bare task its ``network``.
 
-        Always read with ``weights_only=True``.
+        Read once, with ``weights_only=True``, and never made larger than its weights are.
 
         Args:
             checkpoint_path: a local file.
-            **kwargs: as Lightning's: ``map_location``, ``strict``, and hyperparameters to override.
+            map_location: as in ``torch.load``; ``None`` is where it was, or the CPU if there is no such device.
+            hparams_file: refused: give hyperparameters as arguments.
+            strict: whether the weights must be exactly the model's; ``None`` asks its ``strict_loading``.
+            weights_only: no other value is taken.
+            **kwargs: arguments, and hyperparameters that win over those in the checkpoint.
 
         Raises:
-            CheckpointError: no such file, a URL, or a file that cannot be read safely.
-            ValueError: ``weights_only=False``.
+            CheckpointError: no such file, a URL, a file that cannot be read safely, or one from which no such task can
+                be made.
+            ValueError: ``weights_only=False``, or a ``hparams_file``.
         """
-        if not kwargs.pop("weights_only", True):
+        if not weights_only:
             raise ValueError("weights_only=False would run code from the file: it is not supported")
-        read_checkpoint(checkpoint_path)  # says what is wrong with a bad file in words
-        return super().load_from_checkpoint(Path(checkpoint_path), weights_only=True, **kwargs)
+        if hparams_file is not None:
+            raise ValueError("hparams_file is not supported: pass hyperparameters as arguments")
+        checkpoint = read_checkpoint(checkpoint_path, map_location or where_it_was)
+        return restore(cls, checkpoint, checkpoint_path, kwargs, strict)

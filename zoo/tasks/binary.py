@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 from torchmetrics.utilities.data import dim_zero_cat
 
-from zoo.tasks.base import Batch, TargetError, Task, require_tensor
+from zoo.tasks.base import Batch, TargetError, Task, label_advice, require_tensor, sample_with
 
 
 class BinaryPrediction(NamedTuple):
@@ -112,12 +112,17 @@ class BinaryClassification(Task):
             raise TargetError(
                 f"targets must be labels 0 and 1 of shape ({len(outputs)},) and type int64 or bool, "
                 f"got {tuple(targets.shape)} and {str(targets.dtype).removeprefix('torch.')}"
+                f"{label_advice(targets)}"
             )
         # In training a GPU is not waited for: there the loss tells.
         if (targets.device.type == "cpu" or not self.training) and targets.dtype != torch.bool and len(targets):
             lowest, highest = (int(bound) for bound in targets.aminmax())
             if lowest < 0 or highest > 1:
-                raise TargetError(f"label {lowest if lowest < 0 else highest} is outside {{0, 1}}")
+                wrong = lowest if lowest < 0 else highest
+                raise TargetError(
+                    f"label {wrong} is outside {{0, 1}}: make two classes of them, or leave such samples out of the "
+                    f"data; it is that of sample {sample_with(wrong, targets)} of the batch"
+                )
 
     def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         # Probabilities, because a metric can only guess what it is given: logits between 0 and 1 it would take for

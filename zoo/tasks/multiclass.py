@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from zoo.tasks.base import Batch, TargetError, Task, require_tensor
+from zoo.tasks.base import Batch, TargetError, Task, label_advice, require_tensor, sample_with
 
 
 class ClassPrediction(NamedTuple):
@@ -90,6 +90,7 @@ class MulticlassClassification(Task):
         )
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self._leaves_out_classes = class_weights is not None and not all(class_weights)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         # Made anew from the hyperparameters, so it has no place in the state dict.
         self.register_buffer("class_weights", weights, persistent=False)
@@ -107,7 +108,21 @@ class MulticlassClassification(Task):
         weights = self._buffers["class_weights"]
         if weights is not None:
             weights = weights.to(outputs.dtype)  # as the outputs are, whatever the module's own precision
-        return functional.cross_entropy(outputs, targets, weight=weights, label_smoothing=self.label_smoothing)
+        labels = self._in_range(targets)
+        loss = functional.cross_entropy(outputs, labels, weight=weights, label_smoothing=self.label_smoothing)
+        return loss if labels is targets else torch.where((labels == targets).all(), loss, torch.nan)
+
+    def loss_weight(self, outputs: Tensor, targets: Tensor) -> Tensor | float:
+        weights = self._buffers["class_weights"]
+        return len(outputs) if weights is None else weights[self._in_range(targets)].sum()
+
+    def _in_range(self, targets: Tensor) -> Tensor:
+        """The labels; on a GPU, where nobody waits to look at them, the nearest that there are.
+
+        There one out of range would end the process with an assertion in a kernel, and of -100 the loss would say
+        nothing at all. A loss that is no number ends the run in words.
+        """
+        return targets if targets.device.type == "cpu" else targets.clamp(0, self.num_classes - 1)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
         require_tensor(targets)
@@ -119,14 +134,24 @@ class MulticlassClassification(Task):
             raise TargetError(
                 f"targets must be class indices of shape ({len(outputs)},) and type int64, "
                 f"got {tuple(targets.shape)} and {str(targets.dtype).removeprefix('torch.')}"
+                f"{label_advice(targets)}"
             )
         if (targets.device.type == "cpu" or not self.training) and len(targets):
             lowest, highest = (int(bound) for bound in targets.aminmax())
             if lowest < 0 or highest >= self.num_classes:
                 wrong = lowest if lowest < 0 else highest
+                why = f"num_classes={self.num_classes} does not fit the data"
+                if lowest < 0:
+                    why = "no label is left out of the loss, leave such samples out of the data"
                 raise TargetError(
-                    f"label {wrong} is outside 0..{self.num_classes - 1}: num_classes={self.num_classes} does not fit "
-                    "the data"
+                    f"label {wrong} is outside 0..{self.num_classes - 1}: {why}; it is that of sample "
+                    f"{sample_with(wrong, targets)} of the batch"
+                )
+            weights = self._buffers["class_weights"] if self._leaves_out_classes else None
+            if weights is not None and not weights[targets].any():
+                raise TargetError(
+                    "all labels of the batch have class weight 0, which leaves nothing to take the mean loss of: give "
+                    "a class among them a weight greater than 0, or take larger batches"
                 )
 
     def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from zoo.values import NonFiniteLossError
 
-class NonFiniteLossError(RuntimeError):
-    """A loss became NaN or infinite; names the step.
+Reduce = Callable[[list[float]], list[float]]
+"""Makes sums over all ranks of those of one."""
 
-    Args:
-        value: of the loss.
-        step: the optimizer steps taken before it.
-        advice: what to do, or what is left.
-        kind: whose loss it is, ``"training"`` or ``"validation"``.
-    """
 
-    def __init__(self, value: float, step: int, advice: str = "", kind: str = "training") -> None:
-        self.value = value
-        self.step = step
-        self.kind = kind
-        super().__init__(
-            f"the {kind} loss became {value} at step {step}: lower the learning rate or clip the gradients "
-            "(gradient_clip_val=1.0), and look for extreme values, or labels that do not fit, in the data"
-            f"{advice and '; '}{advice}"
-        )
+def _of_one_rank(sums: list[float]) -> list[float]:
+    return sums
 
 
 class TrainingLossState(TypedDict):
-    """What a checkpoint holds of a :class:`TrainingLoss`."""
+    """What a checkpoint holds of a :class:`TrainingLoss`; counts are of samples, or sums of their weights."""
 
     window_sum: float
-    window_count: int
+    window_count: float
     epoch_sum: float
-    epoch_count: int
+    epoch_count: float
 
 
 class TrainingLoss:
@@ -48,11 +37,15 @@ class TrainingLoss:
     """
 
     def __init__(self) -> None:
-        self._pending: list[tuple[Tensor, int, int]] = []
+        self._pending: list[tuple[Tensor, Tensor | float, int, int | None, int | None]] = []
         self._state = TrainingLossState(window_sum=0.0, window_count=0, epoch_sum=0.0, epoch_count=0)
 
-    def keep(self, loss: Tensor, size: int, step: int) -> None:
-        """Put aside the mean loss of ``size`` samples at ``step``.
+    def keep(
+        self, loss: Tensor, size: Tensor | float, step: int, epoch: int | None = None, batch: int | None = None
+    ) -> None:
+        """Put aside the mean loss of a batch at ``step``, and where in its epoch that is.
+
+        ``size`` is the number of its samples, or the sum of their weights.
 
         Raises:
             NonFiniteLossError: on a CPU, if ``loss`` is not finite.
@@ -60,10 +53,10 @@ class TrainingLoss:
         if loss.device.type == "cpu":
             value = loss.item()
             if not math.isfinite(value):
-                raise NonFiniteLossError(value, step)
+                raise NonFiniteLossError(value, step, epoch=epoch, batch=batch)
         else:
             loss = loss.clone()  # a captured graph writes the next loss into the same memory
-        self._pending.append((loss, size, step))
+        self._pending.append((loss, size, step, epoch, batch))
 
     def flush(self) -> None:
         """Read what was put aside.
@@ -73,28 +66,29 @@ class TrainingLoss:
         """
         if not self._pending:
             return
-        values = torch.stack([loss for loss, _, _ in self._pending]).tolist()  # the one wait for the device
+        values = torch.stack([loss for loss, *_ in self._pending]).tolist()  # the one wait for the device
         pending, self._pending = self._pending, []
-        for value, (_, size, step) in zip(values, pending, strict=True):
+        weights = _as_numbers([weight for _, weight, *_ in pending])
+        for value, weight, (_, _, step, epoch, batch) in zip(values, weights, pending, strict=True):
             if not math.isfinite(value):
-                raise NonFiniteLossError(value, step)
-            self._state["window_sum"] += value * size
-            self._state["window_count"] += size
-            self._state["epoch_sum"] += value * size
-            self._state["epoch_count"] += size
+                raise NonFiniteLossError(value, step, epoch=epoch, batch=batch)
+            self._state["window_sum"] += value * weight
+            self._state["window_count"] += weight
+            self._state["epoch_sum"] += value * weight
+            self._state["epoch_count"] += weight
 
-    def window_mean(self) -> float:
-        """The mean since the last call."""
+    def window_mean(self, reduce: Reduce = _of_one_rank) -> float:
+        """The mean since the last call, over all ranks with a ``reduce`` that sums over them."""
         self.flush()
-        mean = self._state["window_sum"] / max(1, self._state["window_count"])
+        total, count = reduce([self._state["window_sum"], self._state["window_count"]])
         self._state["window_sum"], self._state["window_count"] = 0.0, 0
-        return mean
+        return total / count if count else 0.0
 
-    def epoch_mean(self) -> tuple[float, int]:
-        """The mean since :meth:`start_epoch`, and the number of samples it is over."""
+    def epoch_mean(self, reduce: Reduce = _of_one_rank) -> tuple[float, float]:
+        """The mean since :meth:`start_epoch`, and the samples, or the weight, it is over; likewise."""
         self.flush()
-        count = self._state["epoch_count"]
-        return self._state["epoch_sum"] / max(1, count), count
+        total, count = reduce([self._state["epoch_sum"], self._state["epoch_count"]])
+        return (total / count if count else 0.0), count
 
     def start_epoch(self) -> None:
         """Begin the epoch's mean anew; that since the last log point goes on."""
@@ -106,12 +100,21 @@ class TrainingLoss:
         self._pending.clear()
         self._state = TrainingLossState(window_sum=0.0, window_count=0, epoch_sum=0.0, epoch_count=0)
 
-    def state_dict(self) -> TrainingLossState:
-        """The sums, for a checkpoint inside an epoch."""
+    def state_dict(self, reduce: Reduce = _of_one_rank) -> TrainingLossState:
+        """The sums, for a checkpoint inside an epoch; likewise."""
         self.flush()
-        return self._state.copy()
+        state = self._state
+        sums = reduce([state["window_sum"], state["window_count"], state["epoch_sum"], state["epoch_count"]])
+        return TrainingLossState(window_sum=sums[0], window_count=sums[1], epoch_sum=sums[2], epoch_count=sums[3])
 
     def load_state_dict(self, state: TrainingLossState) -> None:
         """Go on from the sums of :meth:`state_dict`."""
         self._pending.clear()
         self._state = state.copy()
+
+
+def _as_numbers(weights: list[Tensor | float]) -> list[float]:
+    """Numbers as they are, tensors read all at once."""
+    tensors = [weight for weight in weights if isinstance(weight, Tensor)]
+    read = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [next(read) if isinstance(weight, Tensor) else weight for weight in weights]

@@ -1,0 +1,21 @@
+"""The values of options on a command line that no parser has seen yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def option_value(args: Sequence[str], option: str) -> str | None:
+    """The last value that a command line gives an option."""
+    values = option_values(args, option)
+    return values[-1] if values else None
+
+
+def option_values(args: Sequence[str], *options: str) -> list[str]:
+    """All values that a command line gives an option, under any of its names."""
+    values = []
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
+        name, equals, value = arg.partition("=")
+        if name in options:
+            values.append(value if equals else following)
+    return values

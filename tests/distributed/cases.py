@@ -1,0 +1,229 @@
+"""What one process, and each rank of several, evaluates, reads from loaders and trains."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torchmetrics import ExplainedVariance
+
+from datamodules import BatchLoader, Padded
+from datamodules.loader import EpochLoader
+from experiments import linear_regression
+from zoo import (
+    BinaryClassification,
+    GradientDescentRegression,
+    MulticlassClassification,
+    Regression,
+    SequenceTranscription,
+)
+from zoo.checkpointing import read_checkpoint
+from zoo.networks import Recurrent
+
+SIZES = (1, 2, 5, 129, 10_000, 10_001)
+FAMILIES = ("regression", "binary", "multiclass", "weighted_multiclass", "transcription")
+GLOBAL_BATCH = 60  # divisible by 1, 2 and 3
+SHARDED_BATCHES = (1, 33)
+TRAININGS = ("plain", "weighted", "by_hand", "accumulated", "grouped", "drop_last")
+TRAINING_SIZES = (1, 2, 5, 129, 1001)  # the last batch: 1, 2, 5, 9 and 41 samples
+
+
+class Shards(EpochLoader):
+    """Batches that are the numbers of their samples."""
+
+    lengths: torch.Tensor | None = None
+
+    def sample_lengths(self, epoch: int) -> torch.Tensor | None:
+        return self.lengths
+
+    def make_batch(self, chosen: torch.Tensor | slice, epoch: int, seed: int) -> list[int]:
+        return torch.arange(self.num_samples)[chosen].tolist()
+
+
+def drawn(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def trainer_of(world: int, **arguments: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        devices=world,
+        strategy="ddp" if world > 1 else "auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **arguments,
+    )
+
+
+def task_of(family: str, **arguments: Any) -> Any:
+    torch.manual_seed(1)
+    if family == "regression":
+        metrics = {"explained_variance": ExplainedVariance()}  # states that take their type from the first batch
+        return Regression(nn.Linear(3, 2), metrics=metrics, **arguments)
+    if family == "binary":
+        return BinaryClassification(nn.Linear(3, 1), pos_weight=2.0, **arguments)
+    if family == "multiclass":
+        return MulticlassClassification(nn.Linear(3, 4), 4, label_smoothing=0.1, **arguments)
+    if family == "weighted_multiclass":
+        return MulticlassClassification(nn.Linear(3, 4), 4, class_weights=(1.0, 3.0, 0.5, 2.0), **arguments)
+    return SequenceTranscription(Recurrent(2, 4, 4, read="every"), alphabet="abc", **arguments)
+
+
+def samples_of(family: str, size: int) -> tuple[Any, Any]:
+    generator = drawn(size)
+    features = torch.randn(10_001, 3, generator=generator)[:size]
+    if family == "regression":
+        return features, 100.0 + features[:, :2] + torch.randn(size, 2, generator=generator)
+    if family == "binary":
+        return features, (features[:, 0] + torch.randn(size, generator=generator) > 0).long()
+    if "multiclass" in family:
+        return features, torch.randint(4, (size,), generator=generator)
+    lengths = torch.randint(4, 8, (size,), generator=generator)
+    words = torch.randint(1, 4, (size, 2), generator=generator)
+    return (
+        Padded(torch.randn(size, 7, 2, generator=generator), lengths),
+        Padded(words, torch.randint(1, 3, (size,), generator=generator), labels=True),
+    )
+
+
+def evaluated(world: int) -> dict[Any, Any]:
+    """The metrics of each family on sets of each size, by validate and by test."""
+    results = {}
+    for family in FAMILIES:
+        task = task_of(family)
+        trainer = trainer_of(world)
+        for size in SIZES:
+            loader = BatchLoader(*samples_of(family, size), batch_size=1000)
+            [validated] = trainer.validate(task, loader, verbose=False)
+            [tested] = trainer.test(task, loader, verbose=False)
+            results[family, size] = {**validated, **tested}
+    return results
+
+
+def sharded() -> dict[Any, Any]:
+    """The samples of two epochs as this rank gets them: the batches, and which of them stand in."""
+    results = {}
+    for size in SIZES:
+        for batch in SHARDED_BATCHES if size < 10_000 else SHARDED_BATCHES[1:]:
+            for options in ({}, {"drop_last": True}, {"group_by_length": True}):
+                try:
+                    loader = Shards(size, batch, shuffle=True, seed=3, **options)
+                except ValueError as error:
+                    results[(size, batch, *options)] = str(error)
+                    continue
+                loader.lengths = torch.randint(1, 30, (size,), generator=drawn(size))
+                epochs = [[(part, loader.stands_in(index)) for index, part in enumerate(loader)] for _ in range(2)]
+                results[(size, batch, *options)] = epochs
+    return results
+
+
+def trained(world: int) -> dict[Any, Any]:
+    """Weights and logged losses of two epochs with the same global batches, whatever the number of ranks."""
+    return {(kind, size): _trained(world, kind, size) for kind in TRAININGS for size in TRAINING_SIZES}
+
+
+def _trained(world: int, kind: str, size: int) -> Any:
+    torch.manual_seed(1)
+    options: dict[str, Any] = {"drop_last": kind == "drop_last", "group_by_length": kind == "grouped"}
+    families = {"grouped": "transcription", "weighted": "weighted_multiclass", "by_hand": "regression"}
+    family = families.get(kind, "multiclass")
+    if kind == "drop_last" and size < GLOBAL_BATCH:
+        return None
+    if kind == "by_hand":
+        torch.manual_seed(1)
+        task: Any = GradientDescentRegression(nn.Linear(3, 2), lr=0.1, loss="huber")
+    else:
+        task = task_of(family, optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9))
+    loader = BatchLoader(*samples_of(family, size), batch_size=GLOBAL_BATCH // world, shuffle=True, seed=3, **options)
+    accumulate = 3 if kind == "accumulated" else 1
+    trainer = trainer_of(
+        world, max_epochs=2, accumulate_grad_batches=accumulate, log_every_n_steps=1, limit_val_batches=0
+    )
+    trainer.fit(task, loader, loader)
+    losses = {name: float(value) for name, value in trainer.logged_metrics.items()}
+    return {name: value.detach().clone() for name, value in task.named_parameters()}, losses, trainer.global_step
+
+
+def fitted_with_batch_norm(world: int, size: int) -> Any:
+    """The validation metrics of a fit, and those of the model that the first rank then has."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    task = MulticlassClassification(network, 4)
+    train = BatchLoader(*samples_of("multiclass", 120), batch_size=20, shuffle=True)
+    val = BatchLoader(*samples_of("multiclass", size), batch_size=20)
+    trainer = trainer_of(world, max_epochs=1, log_every_n_steps=1)
+    trainer.fit(task, train, val)
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    [again] = trainer_of(world).validate(task, val, verbose=False)  # every rank begins with the first one's state
+    return logged, again
+
+
+def untouched_loader(world: int) -> Any:
+    """What a foreign module sees of a loader under the trainer's defaults, and what the trainer made of the loader."""
+    module = Recorder()
+    loader = BatchLoader(torch.arange(7.0)[:, None], torch.arange(7), batch_size=6 // world)
+    trainer = trainer_of(world)
+    trainer.test(module, loader, verbose=False)
+    return module.seen, trainer.test_dataloaders is loader
+
+
+class Recorder(LightningModule):
+    """Anyone's module: it notes the targets it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.seen: list[int] = []
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen += batch[1].tolist()
+
+
+def experimented(world: int, directory: Path) -> Any:
+    """Test metrics and weights of an experiment, and of one stopped after half of its epochs and resumed."""
+    shared = ["--tracking", "none", "--data.num_samples", "400", "--data.batch_size", str(60 // world)]
+    shared += ["--data.val_size", "1", "--model.scheduler", "Constant"]
+    shared += [
+        "--trainer.devices",
+        str(world),
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.enable_progress_bar",
+        "false",
+    ]
+    shared += ["--trainer.strategy", "ddp" if world > 1 else "auto"]
+    whole, halves = (str(directory / f"{name}{world}") for name in ("whole", "halves"))
+    metrics = linear_regression.main([*shared, "--run_dir", whole, "--trainer.max_epochs", "2"])
+    linear_regression.main([*shared, "--run_dir", halves, "--trainer.max_epochs", "1"])
+    again = linear_regression.main(["--resume", halves, "--trainer.max_epochs", "2"])
+    states = [read_checkpoint(f"{run}/checkpoints/last.ckpt")["state_dict"] for run in (whole, halves)]
+    return (metrics, states[0]), (again, states[1])
+
+
+def run_all(world: int, directory: Path) -> dict[str, Any]:
+    """Every case once.
+
+    Args:
+        world: the number of processes.
+        directory: for what they write, the same for all.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return {
+            "evaluated": evaluated(world),
+            "sharded": sharded(),
+            "trained": trained(world),
+            "batch_norm": {size: fitted_with_batch_norm(world, size) for size in (1, 129)},
+            "untouched": untouched_loader(world),
+            "experimented": experimented(world, directory),
+        }

@@ -1,0 +1,125 @@
+"""Several gloo processes against one: the same metrics, samples, weights and losses."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+_spec = importlib.util.spec_from_file_location("distributed_cases", Path(__file__).with_name("cases.py"))
+cases = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(cases)
+
+WORLDS = (2, 3)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """What this process finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PL_GLOBAL_SEED", "ZOO_RUN_DIR"):  # an experiment sets them for the processes it starts
+            patch.setenv(name, "0")
+            patch.delenv(name)
+        return cases.run_all(1, tmp_path_factory.mktemp("single"))
+
+
+@pytest.mark.parametrize("size", cases.SIZES)
+@pytest.mark.parametrize("family", cases.FAMILIES)
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_have_the_metrics_of_one_process(run_ranks, single, world, family, size):
+    expected = single["evaluated"][family, size]
+    assert {name.partition("/")[0] for name in expected} == {"val", "test"}
+    for results in run_ranks(world):
+        assert results["evaluated"][family, size] == pytest.approx(expected, rel=1e-6, abs=1e-6, nan_ok=True)
+
+
+def test_one_process_has_the_metrics_of_a_computation_by_hand(single):
+    task = cases.task_of("regression")
+    features, targets = cases.samples_of("regression", 10_001)
+    residuals = (targets - task(features)).detach().double()
+    metrics = single["evaluated"]["regression", 10_001]
+    variation = (targets.double() - targets.double().mean(dim=0)).square().sum(dim=0)
+    assert metrics["test/mse"] == pytest.approx(residuals.square().mean().item(), rel=1e-6)
+    assert metrics["test/r2"] == pytest.approx((1 - residuals.square().sum(dim=0) / variation).mean().item(), rel=1e-6)
+    assert math.isnan(single["evaluated"]["regression", 1]["test/r2"])
+
+
+def test_the_loss_of_weighted_classes_does_not_depend_on_the_batches(single):
+    task = cases.task_of("weighted_multiclass")
+    features, targets = cases.samples_of("weighted_multiclass", 10_001)
+    whole = task.compute_loss(task(features), targets).item()
+    assert single["evaluated"]["weighted_multiclass", 10_001]["test/loss"] == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [(), ("drop_last",), ("group_by_length",)])
+@pytest.mark.parametrize(
+    ("size", "batch_size"),
+    [(size, batch) for size in cases.SIZES for batch in cases.SHARDED_BATCHES if size < 10_000 or batch > 1],
+)
+@pytest.mark.parametrize("world", WORLDS)
+def test_training_shards_cover_each_epoch_once(run_ranks, world, size, batch_size, options):
+    shards = [results["sharded"][(size, batch_size, *options)] for results in run_ranks(world)]
+    global_batch = batch_size * world
+    if options == ("drop_last",) and size < global_batch:
+        assert all(f"fewer than one batch of {global_batch}" in shard for shard in shards)
+        return
+    orders = []
+    for epoch in range(2):
+        steps = list(zip(*(shard[epoch] for shard in shards), strict=True))  # every rank takes every step
+        own = [[sample for part, stands_in in step if not stands_in for sample in part] for step in steps]
+        for step in steps:
+            for part, stands_in in step:
+                assert len(part) == 1 if stands_in else 1 <= len(part) <= batch_size
+        seen = [sample for step in own for sample in step]
+        left_out = size % global_batch if options == ("drop_last",) else 0
+        assert len(seen) == len(set(seen)) == size - left_out
+        assert set(seen) <= set(range(size))
+        assert [len(step) for step in own[:-1]] == [global_batch] * (len(steps) - 1)
+        orders.append(seen)
+    assert size < 5 or orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("size", cases.TRAINING_SIZES)
+@pytest.mark.parametrize("kind", cases.TRAININGS)
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_have_the_weights_and_losses_of_one_process(run_ranks, single, world, kind, size):
+    expected = single["trained"][kind, size]
+    if expected is None:
+        pytest.skip("fewer samples than a batch that may not be dropped")
+    weights, losses, steps = expected
+    assert set(losses) >= {"train/loss", "train/loss_epoch"}
+    assert steps > 0
+    for results in run_ranks(world):
+        own, own_losses, own_steps = results["trained"][kind, size]
+        assert own_steps == steps
+        assert own_losses == pytest.approx(losses, rel=1e-6, abs=1e-6)
+        for name, value in weights.items():
+            torch.testing.assert_close(own[name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 129])
+@pytest.mark.parametrize("world", WORLDS)
+def test_validation_inside_a_fit_is_that_of_the_first_ranks_statistics(run_ranks, world, size):
+    ranks = [results["batch_norm"][size] for results in run_ranks(world)]
+    for logged, again in ranks:
+        assert logged == pytest.approx(again, abs=1e-6)
+        assert logged == ranks[0][0]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_an_experiment_has_the_metrics_of_one_process_and_so_has_a_resumed_one(run_ranks, single, world):
+    metrics, weights = single["experimented"][0]
+    for results in [single, *run_ranks(world)]:
+        (own, own_weights), (resumed, resumed_weights) = results["experimented"]
+        assert resumed == own == pytest.approx(metrics, abs=1e-5)
+        for name, value in weights.items():
+            torch.testing.assert_close(own_weights[name], value, rtol=0, atol=1e-5)
+            assert torch.equal(resumed_weights[name], own_weights[name])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_trainer_leaves_loaders_alone(run_ranks, world):
+    ranks = [results["untouched"] for results in run_ranks(world)]
+    assert sorted(sample for seen, _ in ranks for sample in seen) == list(range(7))
+    assert all(same for _, same in ranks)

@@ -1,0 +1,103 @@
+"""The harness itself: that it sees what differs; and a small run of it, with real processes and real signals."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from experiments import crash_test
+from zoo.checkpointing import read_checkpoint, write_checkpoint
+
+
+def test_runs_that_are_killed_and_stopped_end_as_one_that_is_not(tmp_path):
+    command = [sys.executable, "-m", "experiments.crash_test", "--kills", "2", "--stops", "1", "--keep", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in ("SIGKILL: 2 of 2 exact", "SIGTERM: 1 of 1 exact", "SIGINT: 1 of 1 exact"):
+        assert line in done.stdout
+    stopped = [path.read_text() for path in sorted(tmp_path.glob("trial-*.log"))]
+    assert sum("\nstopped   go on with --resume" in said for said in stopped) == 2
+    # A stop is no error, and nobody is shown where in the code it happened.
+    assert not any(re.search("^(error|Traceback|warning)", said, re.MULTILINE) for said in stopped)
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """A finished run, and a copy to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    whole = folder / "whole"
+    (whole / "checkpoints").mkdir(parents=True)
+    weights = {"weight": torch.tensor([1.0, 2.0])}
+    rest = dict.fromkeys(crash_test._SAME, 0) | {"pytorch-lightning_version": "2", "state_dict": weights}
+    for name in ("last", "best"):
+        write_checkpoint(
+            rest | {"optimizer_states": [{"step": 3, "exp_avg": [torch.ones(2)]}]}, whole / f"checkpoints/{name}.ckpt"
+        )
+    (whole / "metrics.csv").write_text("step,epoch,train/loss\n1,0,0.5\n3,0,0.25\n")
+    (whole / "summary.json").write_text(json.dumps({"test/loss": 0.1, "seconds": {"total": 1.0}}))
+    return whole, folder / "copy"
+
+
+def _change_bit(path):
+    contents = read_checkpoint(path)
+    contents["state_dict"]["weight"].view(torch.uint8)[0] ^= 1
+    write_checkpoint(contents, path)
+
+
+def _change_step(path):
+    contents = read_checkpoint(path)
+    contents["optimizer_states"][0]["step"] = 4
+    write_checkpoint(contents, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda run: None, []),
+        (lambda run: _change_bit(run / "checkpoints/last.ckpt"), ["last.ckpt: state_dict.weight"]),
+        (lambda run: _change_bit(run / "checkpoints/best.ckpt"), ["best.ckpt: state_dict.weight"]),
+        (lambda run: _change_step(run / "checkpoints/last.ckpt"), ["last.ckpt: optimizer_states[0].step"]),
+        (
+            lambda run: (run / "metrics.csv").write_text("step,epoch,train/loss\n3,0,0.25\n"),
+            ["metrics.csv has 2 lines of 3, or other values"],
+        ),
+        (
+            lambda run: (run / "summary.json").write_text('{"test/loss": 0.2}'),
+            ["tested as {'test/loss': 0.2} instead of {'test/loss': 0.1}"],
+        ),
+    ],
+)
+def test_what_differs_between_two_runs_is_named(two_runs, change, told):
+    whole, copy = two_runs
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(whole, copy)
+    change(copy)
+    assert crash_test.differences(copy, whole) == told
+
+
+def test_of_a_tracked_run_the_last_part_has_every_row(run_once, tmp_path):
+    pytest.importorskip("wandb")
+    run = run_once("xor", "--trainer.max_epochs", "2", "--tracking", "wandb")
+    assert crash_test._wandb_differences(run.directory) == []
+    copy = tmp_path / "copy"
+    shutil.copytree(run.directory, copy, symlinks=True)
+    with (copy / "metrics.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    with (copy / "metrics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows[:-1])
+    assert crash_test._wandb_differences(copy) == [
+        f"the W&B run has {len(rows) - 1} rows of {len(rows) - 2}, or other values"
+    ]
+
+
+@pytest.mark.parametrize("options", [["--kills", "-1"], ["--jobs", "0"], ["--kills", "many"]])
+def test_numbers_that_make_no_sense_are_refused(options):
+    command = [sys.executable, "-m", "experiments.crash_test", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert options[0] in done.stderr

@@ -1,0 +1,93 @@
+"""A run that is told to stop, stops where it can go on from."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from zoo.callbacks.last_checkpoint import can_go_on_from_here
+
+
+class GracefulStop(Callback):
+    """Lets SIGTERM and Ctrl-C end a fit between two batches, with exit code 143 and 130; a second Ctrl-C does at once.
+
+    Callbacks hear of the stop in ``on_exception``, as Lightning's ``SIGTERMException``, with the step complete and
+    logged: :class:`zoo.callbacks.LastCheckpoint` saves the run there. With accumulated
+    gradients that is when the optimizer has stepped. A validation is left behind its current batch, but for the last
+    one of a run of ``max_steps``. Of several processes all stop behind the same batch, whichever of them was told to,
+    and validate to the end before they do.
+
+    Python's signals reach the main thread only: a fit in another one is not stopped by them.
+    """
+
+    def __init__(self) -> None:
+        #: What the fit was told to stop by, if it was.
+        self.signal: int | None = None
+        self._postponed = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not before: Lightning has put a handler of its own in place by now, which talks to the other processes from
+        # inside whatever they were just talking about.
+        self.signal, self._postponed = None, False
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self._stop_if_told(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_if_told(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.world_size == 1:  # of several, each may have another number of batches here
+            self._stop_if_told(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.received_sigterm and (trainer.world_size > 1 or not can_go_on_from_here(trainer)):
+            self._postponed = True
+            _set_stop(trainer, False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._postponed:
+            self._postponed = False
+            _set_stop(trainer, True)
+
+    def _stop_if_told(self, trainer: Trainer) -> None:
+        told = self.signal is not None
+        if trainer.world_size > 1:
+            # Processes that stopped behind different batches would wait for each other for ever.
+            told = trainer.strategy.reduce_boolean_decision(told, all=False)
+        if told and can_go_on_from_here(trainer):
+            self.signal = self.signal or signal.SIGTERM
+            _set_stop(trainer, True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):
+            # Of the processes that Lightning has started itself, one that seems to have failed would have the others
+            # killed, while the first one is still saving.
+            exception.code = 128 + (self.signal or signal.SIGTERM) if trainer.is_global_zero else 0
+        self._restore_handlers()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number in list(self._handlers):
+            signal.signal(number, self._handlers.pop(number))
+
+
+def _set_stop(trainer: Trainer, stop: bool) -> None:
+    # Lightning looks at this behind every batch, when it has logged it, and can be stopped there in no other way.
+    trainer._signal_connector.received_sigterm = stop
