@@ -156,9 +156,16 @@ class EpochLoader(ABC):
         return {"epoch": self.epoch, "position": self._position}
 
     def load_state_dict(self, state: LoaderState) -> None:
-        """Let the next pass go on where ``state`` was taken."""
-        self.epoch = int(state["epoch"])
-        self._start = self._position = int(state["position"])
+        """Let the next pass go on where ``state`` was taken.
+
+        Raises:
+            DataError: a state of no loader.
+        """
+        epoch, position = int(state["epoch"]), int(state["position"])
+        if min(epoch, position) < 0:
+            raise DataError(f"no loader was ever in epoch {epoch} at batch {position}: the checkpoint is damaged")
+        self.epoch = epoch
+        self._start = self._position = position
 
     def __iter__(self) -> Iterator[Any]:
         # A generator runs nothing before its first next(), so set_epoch may still come after iter().

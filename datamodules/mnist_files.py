@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torchvision import datasets
 
@@ -30,6 +30,8 @@ from datamodules.errors import DataError
 from datamodules.idx import parse_idx
 
 FileDatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST"]
+
+_LOCK_PATIENCE = 600.0  # seconds: a download that gets on may take long
 
 _NUM_CLASSES = 10
 _SIZE = 28
@@ -234,14 +236,22 @@ class MNISTFiles:
 
         Yields:
             Whether this process has the lock.
+
+        Raises:
+            DataError: another process has had it for longer than any work would take.
         """
-        lock = FileLock(self.folder / ".lock")
-        # NotImplementedError: a file system without locks. Files are whole there too, but may be fetched twice.
-        with suppress(OSError, NotImplementedError):
+        lock = FileLock(self.folder / ".lock", timeout=_LOCK_PATIENCE)
+        try:
             if self.may_download:
                 self.folder.mkdir(parents=True, exist_ok=True)
             if os.access(self.folder, os.W_OK):
                 lock.acquire()
+        except Timeout as error:
+            raise DataError(
+                f"another process has held {self.folder / '.lock'} for {_LOCK_PATIENCE:.0f} s: end it, or let it go on"
+            ) from error
+        except (OSError, NotImplementedError):
+            pass  # a file system without locks, for one: files are whole there too, but may be fetched twice
         try:
             yield lock.is_locked
         finally:

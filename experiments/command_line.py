@@ -281,6 +281,7 @@ class ExperimentCLI(LightningCLI):
         tracking = self.config.tracking
         if tracking in ("auto", "wandb") and getattr(rank_zero_only, "rank", 0) == 0:
             run_id = record.get("wandb_run_id") if self._in_place else None
+            self.record.wandb_run_id = run_id  # kept for the next part, if this one is not tracked
             logger = start_wandb(
                 directory=self.directory,
                 project=os.environ.get("WANDB_PROJECT", "zoo"),

@@ -6,6 +6,7 @@ nobody on the command line has named. And a few lines of YAML can stand for bill
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,12 +80,21 @@ def refuse_foreign_code(config: Path, args: Sequence[str]) -> None:
     names = [values[section] for section in _SECTIONS if isinstance(values.get(section), str)]
     names += [text for place, text in _texts_in(values) if _names_code(place, text)]
     for name in names:
-        is_own = name.startswith(_OWN) and _IMPORT_PATH.fullmatch(name)
-        if not is_own and name not in given:
+        if not _is_own(name) and name not in given:
             raise UsageError(
                 f"{config} names {name[:200]!r}, and code that is not this project's is only run if you say so: if you "
                 f"trust it, add --config {config}"
             )
+
+
+def _is_own(name: str) -> bool:
+    """Whether a name is that of something in a module of ours, not of what such a module has imported itself."""
+    if not name.startswith(_OWN) or not _IMPORT_PATH.fullmatch(name):
+        return False
+    try:
+        return importlib.util.find_spec(name.rpartition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _contents(paths: Sequence[str]) -> Iterator[str]:

@@ -72,6 +72,8 @@ def _read(checkpoint: Path) -> tuple[Path, dict[str, Any]]:
 def _newest_intact(last: Path) -> tuple[Path, dict[str, Any]]:
     """The last checkpoint of a run and its contents; if it is damaged, the newest one beside it that is not.
 
+    That is the one before it, if it is there: others, such as the best, need not hold all that a run goes on with.
+
     Raises:
         CheckpointError: none is intact.
     """
@@ -79,7 +81,9 @@ def _newest_intact(last: Path) -> tuple[Path, dict[str, Any]]:
         return _read(last)
     except CheckpointError as error:
         others = set(last.parent.glob("*.ckpt")) - {last}
-        for other in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        for other in sorted(
+            others, key=lambda path: (path.name == run_directory.PREVIOUS, path.stat().st_mtime), reverse=True
+        ):
             with contextlib.suppress(CheckpointError):
                 found = _read(other)
                 print(f"note      {error}; going on from {other.name}", flush=True)

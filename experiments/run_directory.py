@@ -14,6 +14,7 @@ CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
 
 # How the processes that Lightning starts for further GPUs learn where the first one writes.
 _HANDED_ON = "ZOO_RUN_DIR"
@@ -59,7 +60,7 @@ def _use(directory: Path) -> Path:
 
 
 def find_checkpoint(experiment: str, resume: str, wanted: str | None = None) -> Path:
-    """The checkpoint that ``--resume`` means.
+    """The checkpoint that ``--resume`` means; of a run it is the last one, even if only others are there.
 
     Args:
         experiment: its name.
@@ -72,21 +73,25 @@ def find_checkpoint(experiment: str, resume: str, wanted: str | None = None) -> 
     if resume != "last":
         path = Path(resume)
         if path.is_dir():
-            path = path / CHECKPOINTS / LAST
+            return _last_of(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no checkpoint {path}")
         return path
     if getattr(rank_zero_only, "rank", 0) != 0:
         wanted = os.environ.get(_HANDED_ON, wanted)  # what is the newest may have changed since the first one looked
     if wanted:
-        path = Path(wanted) / CHECKPOINTS / LAST
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no checkpoint {path} to resume")
-        return path
-    candidates = sorted((ROOT / experiment).glob(f"*/{CHECKPOINTS}/{LAST}"), key=lambda path: path.stat().st_mtime)
-    if not candidates:
+        return _last_of(Path(wanted))
+    written = list((ROOT / experiment).glob(f"*/{CHECKPOINTS}/*.ckpt"))
+    if not written:
         raise FileNotFoundError(f"there is no run to resume: no {ROOT / experiment}/*/{CHECKPOINTS}/{LAST}")
-    return candidates[-1]
+    return max(written, key=lambda path: path.stat().st_mtime).with_name(LAST)
+
+
+def _last_of(directory: Path) -> Path:
+    last = directory / CHECKPOINTS / LAST
+    if not any(last.parent.glob("*.ckpt")):
+        raise FileNotFoundError(f"there is no checkpoint {last} to resume")
+    return last
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -65,7 +69,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
         DataError, TargetError, NonFiniteError, BatchSizeError, NoTrainingStepError, CheckpointError: see there.
     """
     started = _started(experiment)
-    with quiet():
+    with quiet(), _terminable():
         try:
             resumed, arguments = find_resumed(experiment.name, args or [])
             cli = ExperimentCLI(experiment, arguments, resumed)
@@ -107,8 +111,26 @@ def launch(main: Callable[[list[str]], object]) -> NoReturn:
     raise SystemExit(0)
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end what is under way with its exit code, and in order, also before and behind the fit."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise SIGTERMException(_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        if before is not None:  # one that was not set by Python cannot be set again by it
+            signal.signal(signal.SIGTERM, before)
+
+
 def _exit_code(stopped: SystemExit | KeyboardInterrupt) -> int:
-    """A stop in the fit knows its code; Lightning's of a test looks like success, and Ctrl-C there like a failure."""
+    """SIGTERM knows its code, but for Lightning's own in a test; Ctrl-C looks like a failure to Lightning."""
     if isinstance(stopped, SIGTERMException):
         return stopped.code if isinstance(stopped.code, int) else _TERMINATED
     return _INTERRUPTED

@@ -35,14 +35,14 @@ from zoo.wandb_service import (
 
 __all__ = ["MetricsCSV", "ResilientWandbLogger", "TrackerWarning", "read_csv", "start_wandb"]
 
-PATIENCE = 7.0
+PATIENCE = 8.0
 """Seconds that a run waits for W&B in all: for a server, when something hangs, and for the end."""
 
 SERVER_PATIENCE = 3.0
 """Seconds of these that a server gets to answer at all, before the run goes offline."""
 
-FINISH_PATIENCE = 3.0
-"""Seconds of these that an online start leaves for the end of the run."""
+FINISH_PATIENCE = 3.5
+"""Seconds of these that an online start leaves for the end of the run, and all that an offline run has."""
 
 OFFLINE_PATIENCE = 30.0
 """Seconds that an offline start may take beside these: it waits for no network, but machines may be busy."""
@@ -190,7 +190,8 @@ def start_wandb(
 ) -> ResilientWandbLogger | None:
     """A W&B run, online if there are credentials and a server that answers, else offline; never a prompt.
 
-    ``WANDB_MODE`` is respected, as are W&B's other variables. Whatever W&B does, it takes :data:`PATIENCE` at most.
+    ``WANDB_MODE`` is respected, as are W&B's other variables. What hangs takes :data:`PATIENCE` at most,
+    from here to the end of the run.
 
     Args:
         directory: where W&B keeps its files.
@@ -241,6 +242,7 @@ def start_wandb(
             problems.append(f"Weights & Biases cannot go online ({_first_line(error)})")
             end_service()
         if logger is None:
+            patience.left = min(patience.left, FINISH_PATIENCE)
             try:
                 logger = within(OFFLINE_PATIENCE, functools.partial(start, None))
             except Exception as error:

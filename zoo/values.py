@@ -77,7 +77,7 @@ class NonFiniteBatchError(NonFiniteError):
         self.sample: int | None = None
         subject = f"the {field} hold" if field in {"features", "targets"} else f"{field} holds"
         what = "NaN or infinity"
-        if values is not None:
+        if values is not None and values.layout == torch.strided and not values.is_nested:
             index = (~values.isfinite()).nonzero()[0].tolist()
             what = str(values[tuple(index)].item())
             if index:
@@ -133,7 +133,7 @@ def finite_flag(tensor: Tensor) -> Tensor:
 
 def _stored(tensor: Tensor) -> Tensor:
     """The values that a sparse or nested tensor stores; a dense one as it is."""
-    if tensor.layout == torch.strided:
+    if tensor.layout == torch.strided and not tensor.is_nested:
         return tensor
     return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.values()
 

@@ -125,8 +125,11 @@ def _has_cache() -> bool:
     cache = os.environ.get(_CACHE) or os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else None)
     if cache is None:
         return os.name == "nt"
-    existing = next(path for path in (Path(cache), *Path(cache).absolute().parents) if path.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK)
+    try:
+        Path(cache).mkdir(parents=True, exist_ok=True)  # W&B would
+    except OSError:
+        return False
+    return os.access(cache, os.W_OK)
 
 
 def check_writable(directory: Path) -> None:

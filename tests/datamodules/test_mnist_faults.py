@@ -377,7 +377,9 @@ print(json.dumps(found))
 def run(script, **arguments):
     package = str(Path(mnist_files.__file__).parent)
     told = json.dumps({**arguments, "resources": datasets.MNIST.resources})
-    command = [sys.executable, "-W", "error", "-c", PRELUDE + script, package, told]
+    # Python 3.12 warns of forks beside threads, which NumPy may have.
+    quiet = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+    command = [sys.executable, *quiet, "-c", PRELUDE + script, package, told]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout)
 
 

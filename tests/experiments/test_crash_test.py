@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,6 +81,27 @@ def test_what_differs_between_two_runs_is_named(two_runs, change, told):
     assert crash_test.differences(copy, whole) == told
 
 
+def test_a_run_without_its_checkpoint_or_its_tracker_differs(two_runs):
+    whole, copy = two_runs
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(whole, copy)
+    (copy / "checkpoints/best.ckpt").unlink()
+    part = copy / "wandb/offline-run-1"
+    part.mkdir(parents=True)
+    (part / "run-1.wandb").touch()
+    missing, tracked = crash_test.differences(whole, copy)
+    assert missing == f"there is no checkpoint file {copy / 'checkpoints/best.ckpt'}"
+    assert tracked == "one of the two has a W&B run, and the other has none"
+
+
+def test_an_exit_code_of_success_is_only_that_of_a_run_at_its_end(tmp_path):
+    ended = SimpleNamespace(exitcode=0)
+    assert not crash_test._came_to_its_end(ended, tmp_path)
+    (tmp_path / "summary.json").touch()
+    assert crash_test._came_to_its_end(ended, tmp_path)
+    assert not crash_test._came_to_its_end(SimpleNamespace(exitcode=1), tmp_path)
+
+
 def test_of_a_tracked_run_the_last_part_has_every_row(run_once, tmp_path):
     pytest.importorskip("wandb")
     run = run_once("xor", "--trainer.max_epochs", "2", "--tracking", "wandb")
@@ -96,8 +118,9 @@ def test_of_a_tracked_run_the_last_part_has_every_row(run_once, tmp_path):
 
 
 @pytest.mark.parametrize("options", [["--kills", "-1"], ["--jobs", "0"], ["--kills", "many"]])
-def test_numbers_that_make_no_sense_are_refused(options):
-    command = [sys.executable, "-m", "experiments.crash_test", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert options[0] in done.stderr
+def test_numbers_that_make_no_sense_are_refused(options, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["crash_test", *options])
+    with pytest.raises(SystemExit) as refused:
+        crash_test._command_line()
+    assert refused.value.code == 2
+    assert options[0] in capsys.readouterr().err

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
@@ -14,7 +16,8 @@ from conftest import REPOSITORY, SHORT
 from torchvision import datasets
 
 from datamodules import DataError
-from experiments import linear_regression_from_scratch, mnist_cnn, multiclass_blobs, robust_regression, xor
+from experiments import crash_test, linear_regression_from_scratch, mnist_cnn, multiclass_blobs, robust_regression, xor
+from experiments.runner import run
 from zoo import NonFiniteLossError, TargetError
 from zoo.callbacks import NoTrainingStepError, StepSeeding
 from zoo.checkpointing import CheckpointError
@@ -367,11 +370,38 @@ def test_checkpoints_are_sealed_and_a_damaged_one_gives_way_to_the_newest_intact
     assert "last.ckpt is damaged" in out
     assert "going on from best.ckpt" in out
     assert resumed.keys() == whole.keys()
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
     assert is_sealed((checkpoints / "last.ckpt").read_bytes())
 
-    for name in ("last.ckpt", "best.ckpt"):
-        (checkpoints / name).write_bytes(b"")
+    for path in checkpoints.iterdir():
+        path.write_bytes(b"")
     with pytest.raises(SystemExit):
         mnist_cnn.main(["--resume", "stopped"])
     assert "last.ckpt is not a checkpoint that can be read safely" in capsys.readouterr().err
+
+
+def test_sigterm_behind_the_fit_ends_the_run_in_order(capsys):
+    def terminate(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("it went on")
+
+    experiment = dataclasses.replace(xor.EXPERIMENT, examine=terminate)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        run(experiment, ["--trainer.max_epochs", "1", "--run_dir", "run", "--tracking", "csv"])
+    assert stopped.value.code == 143
+    assert capsys.readouterr().err == "stopped   go on with --resume run\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not Path("run/summary.json").exists()
+
+
+def test_the_checkpoint_before_the_last_one_takes_its_place(capsys):
+    mnist_cnn.main([*CSV, "--run_dir", "whole"])
+    mnist_cnn.main([*CSV, "--run_dir", "damaged"])
+    last = Path("damaged/checkpoints/last.ckpt")
+    last.write_bytes(last.read_bytes()[:-1])
+    capsys.readouterr()
+    mnist_cnn.main(["--resume", "damaged"])
+    assert "last.ckpt is damaged" in capsys.readouterr().out
+    assert crash_test.differences(Path("damaged"), Path("whole")) == []

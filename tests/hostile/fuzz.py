@@ -123,7 +123,9 @@ class Worker:
         # Forked: what is imported here need not be imported again after each crash.
         context = multiprocessing.get_context("fork")
         self.process = context.Process(target=_serve, args=(self.target, theirs, self.directory.name), daemon=True)
-        self.process.start()
+        with warnings.catch_warnings():  # Python 3.12 warns of forks beside threads, and torch has some
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.process.start()
         theirs.close()
         self.connection.recv()
 

@@ -102,6 +102,13 @@ def test_what_anyone_saves_is_refused_before_the_first_step(fit, value, kind, ne
     assert model.steps == 0
 
 
+def test_keys_are_looked_at_like_values(fit):
+    model = Model(value={"names": {np.int64(1): "one"}})
+    with pytest.raises(CheckpointError, match=r"hyperparameter a key of value\['names'\] is a numpy\.int64"):
+        fit(model, Data())
+    assert model.steps == 0
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "value",

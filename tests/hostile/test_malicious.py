@@ -185,6 +185,11 @@ EVIL = {
         "trainer:\n  callbacks:\n  - class_path: lightning.pytorch.callbacks.LambdaCallback\n"
         "    init_args: {on_fit_start: evil_module.evil}\n"
     ),
+    "function by way of our module": (
+        "trainer:\n  callbacks:\n  - class_path: lightning.pytorch.callbacks.LambdaCallback\n"
+        "    init_args: {on_fit_start: lightning.pytorch.trainer.trainer.os.system}\n"
+    ),
+    "optimizer by way of its module": "model:\n  optimizer: torch.optim.optimizer.functools.partial\n",
     "optimizer": "model:\n  optimizer: evil_module.evil\n",
     "optimizer class": (
         "model:\n  optimizer:\n    class_path: subprocess.Popen\n    init_args: {args: [mkdir, executed]}\n"

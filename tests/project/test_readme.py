@@ -5,6 +5,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
+PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md")]
 
 
 def test_the_two_commands_stand_first_and_ci_runs_the_second():
@@ -20,24 +21,30 @@ def test_the_two_commands_stand_first_and_ci_runs_the_second():
 
 
 def test_the_python_examples_run(tmp_path):
-    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 2
-    for example in examples:
-        done = subprocess.run(
-            [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    examples = [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    assert len(examples) == 3
+    # Each by itself, in one process: importing torch takes longer than all of them.
+    program = "".join(f"exec({example!r}, {{}})\n" for example in examples)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "cnn.ckpt").is_file()
+
+
+def test_links_lead_somewhere():
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
+    assert len(links) >= 4
+    assert [(page.name, link) for page, link in links if not (page.parent / link).is_file()] == []
 
 
 def test_the_names_in_the_readme_exist():
     import datamodules
     import zoo
-    from zoo import callbacks, decoding, networks, optim, tasks, tracking
+    from zoo import callbacks, checkpointing, decoding, networks, optim, tasks, tracking
 
     places = {
         "zoo": zoo, "zoo.networks": networks, "zoo.tasks": tasks, "zoo.optim": optim, "zoo.callbacks": callbacks,
-        "zoo.tracking": tracking, "zoo.decoding": decoding, "datamodules": datamodules,
+        "zoo.tracking": tracking, "zoo.checkpointing": checkpointing, "zoo.decoding": decoding,
+        "datamodules": datamodules,
     }  # fmt: skip
     for package, contents in re.findall(r"^\| `([a-z.]+)` \| (.*) \|$", README, re.MULTILINE):
         if package in places:

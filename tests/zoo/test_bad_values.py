@@ -25,7 +25,7 @@ from zoo import (
 )
 from zoo.callbacks import BatchSizeError, NoTrainingStepError, ValueGuard, value_guard
 from zoo.checkpointing import SealedCheckpointIO, read_checkpoint
-from zoo.values import finite_flag, is_finite, named_tensors
+from zoo.values import Place, finite_flag, is_finite, named_tensors
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 NAN, INF = math.nan, math.inf
@@ -304,6 +304,24 @@ def test_sparse_batches_are_looked_at():
     assert finite_flag(dense.to_sparse()).isnan()
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_batches_are_looked_at(layout):
+    parts = [torch.ones(2), torch.ones(3)]
+    assert is_finite(torch.nested.nested_tensor(parts, layout=layout))
+    parts[1][2] = NAN
+    broken = torch.nested.nested_tensor(parts, layout=layout)
+    assert not is_finite(broken)
+    assert finite_flag(broken).isnan()
+
+
+def test_a_sparse_batch_is_refused_without_its_sample():
+    place = Place("training", 3, 0, 2)
+    error = NonFiniteBatchError("features", place, torch.tensor([[0.0, NAN]]).to_sparse())
+    assert str(error).startswith("the features hold NaN or infinity (in training at step 3")
+    assert error.sample is None
+
+
 @pytest.fixture
 def deferred(monkeypatch):
     """As if batches and losses lived on a GPU."""
@@ -482,6 +500,26 @@ def test_batch_norm_over_one_sample_is_refused_before_the_first_step_where_it_ca
     ):
         trainer.fit(Plain(network()), loader())
     assert trainer.global_step == steps
+
+
+class NoLength(Unsized):
+    def __len__(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("network", "loader", "max_steps"),
+    [
+        (flat_norm, lambda: ours(9), 2),
+        (flat_norm, lambda: NoLength(ours(10)), 3),
+        (lambda: nn.LazyLinear(1), lambda: ours(9), 3),
+    ],
+    ids=["ends before the last batch", "length not implemented", "weights without a shape yet"],
+)
+def test_a_run_that_would_go_well_is_not_refused(make_trainer, network, loader, max_steps):
+    trainer = make_trainer(max_epochs=-1, max_steps=max_steps, callbacks=[ValueGuard()])
+    trainer.fit(Plain(network()), loader())
+    assert trainer.global_step == max_steps
 
 
 def test_frozen_batch_norm_takes_single_samples(make_trainer):

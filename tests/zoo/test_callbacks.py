@@ -174,6 +174,15 @@ def test_a_record_works_without_logger_or_datamodule_in_anyones_run(make_trainer
     assert "data" not in list_logger.settings
 
 
+def test_a_record_works_in_a_run_that_logs_no_step(make_trainer, make_data, tmp_path):
+    data, saver = make_data(), ModelCheckpoint(tmp_path, "saved", every_n_train_steps=1)
+    data.setup()
+    settings = {"log_every_n_steps": 0, "logger": MetricsCSV(tmp_path), "enable_checkpointing": True}
+    trainer = make_trainer(max_steps=1, callbacks=[RunRecord(), saver], **settings)
+    trainer.fit(Somebodys(), data.train_dataloader())
+    assert torch.load(tmp_path / "saved.ckpt", weights_only=True)["run_record"]["metric_rows"] == 0
+
+
 def test_a_schedule_of_torch_is_described_by_its_plain_values(make_trainer, make_data, list_logger):
     halve = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=3, gamma=0.5)
     trainer = make_trainer(max_epochs=1, logger=list_logger, callbacks=[RunRecord()])

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from zoo import CNNClassifier
-from zoo.checkpointing import CheckpointError, load_weights, read_checkpoint, require_local_file, require_plain
+from zoo.checkpointing import (
+    CheckpointError,
+    load_weights,
+    read_checkpoint,
+    require_local_file,
+    require_plain,
+    save_weights,
+    write_checkpoint,
+)
 from zoo.networks import MLP, ConvNet, Linear, Polynomial
 
 
@@ -227,6 +235,21 @@ def test_weights_come_from_a_state_dict(tmp_path, make):
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     loaded = load_weights(make(), tmp_path / "weights.pt").state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["epoch=3,val_accuracy=0.99.pt", "weights (1) [best]+ema.pt", "~gewicht$.pt"])
+def test_weights_come_from_a_file_of_any_name(tmp_path, name):
+    network = Linear(3)
+    torch.save(network.state_dict(), tmp_path / name)  # torch calls the archive's folder after the file
+    assert torch.equal(load_weights(Linear(3), tmp_path / name).state_dict()["linear.weight"], network.linear.weight)
+
+
+@pytest.mark.parametrize("write", [lambda url: write_checkpoint({}, url), lambda url: save_weights(Linear(3), url)])
+def test_nothing_is_written_to_a_url(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"^s3://bucket/last.ckpt is a URL: files are written to local paths"):
+        write("s3://bucket/last.ckpt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_in_the_format_of_torch_before_1_6_are_refused_with_what_to_do(tmp_path):

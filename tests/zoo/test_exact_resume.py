@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import GaussianBlobsDataModule
 from zoo import RegularizedMLPClassifier
-from zoo.callbacks import GracefulStop, LastCheckpoint, RunRecord, StepSeeding
+from zoo.callbacks import GracefulStop, LastCheckpoint, RunRecord, StepSeeding, graceful_stop
 from zoo.checkpointing import SealedCheckpointIO, read_checkpoint
 from zoo.optim import OneCycle, Plateau
 from zoo.tracking import MetricsCSV
@@ -171,6 +171,64 @@ def test_a_run_killed_after_any_checkpoint_ends_as_if_it_had_not_been(run, whole
         assert differences(directory, whole(run)) == [], f"from {checkpoint.stem}, {place_of(checkpoint)}"
 
 
+@pytest.mark.parametrize("run", ["epochs", "validation inside the epoch", "validation across epochs"])
+def test_a_run_goes_on_from_any_of_its_best_checkpoints_to_the_same_end(run, whole, tmp_path):
+    # By the clock alone, so that there is no checkpoint of this callback's own in the same epoch.
+    fit(tmp_path, run, KeepAll(tmp_path / "best.ckpt", tmp_path / "kept"), every_n_steps=None)
+    kept = sorted((tmp_path / "kept").glob("*.ckpt"))
+    assert len(kept) >= 2
+    for checkpoint in kept:
+        shutil.copy(checkpoint, tmp_path / "last.ckpt")
+        fit(tmp_path, run, resume=True, every_n_steps=None)
+        assert differences(tmp_path, whole(run)) == [], f"from {checkpoint.stem}"
+
+
+def test_a_schedule_that_has_no_metric_to_look_at_does_not_keep_a_run_from_going_on(tmp_path):
+    run = "a number of steps, that of the epochs"  # validated at the epoch's end, behind which the best are written
+    fit(tmp_path, run, KeepAll(tmp_path / "best.ckpt", tmp_path / "kept"), every_n_steps=None)
+    shutil.copy(tmp_path / "kept" / "001.ckpt", tmp_path / "last.ckpt")
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 7
+    fit(tmp_path, run, resume=True, every_n_steps=None)
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 14
+
+
+class CutShort(Callback):
+    """Ends the fit inside an epoch, as ``max_time`` does behind a batch, or early stopping behind a validation."""
+
+    def __init__(self, behind, step):
+        self.behind, self.step = behind, step
+
+    def on_train_batch_end(self, trainer, *args):
+        if self.behind == "batch" and trainer.global_step == self.step:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer, *args):
+        if self.behind == "validation" and trainer.global_step == self.step:
+            trainer.should_stop = True
+
+
+@pytest.mark.parametrize(("behind", "step"), [("batch", 2), ("batch", 9), ("validation", 3)])
+def test_a_run_that_is_cut_short_inside_an_epoch_goes_on_there(behind, step, whole, tmp_path):
+    run = "validation inside the epoch"
+    fit(tmp_path, run, CutShort(behind, step), every_n_steps=None)
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == step
+    fit(tmp_path, run, resume=True, every_n_steps=None)
+    assert differences(tmp_path, whole(run)) == []
+
+
+def test_the_checkpoint_before_the_last_one_is_kept_but_not_one_that_was_there_before(tmp_path):
+    fit(tmp_path, "no validation")
+    steps = [read_checkpoint(tmp_path / name)["global_step"] for name in ("previous.ckpt", "last.ckpt")]
+    assert steps == [13, 14]
+    # The last one is damaged; the first that the next fit writes must not push it in the place of the one before.
+    previous = (tmp_path / "previous.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(b"damaged")
+    with pytest.raises(SystemExit):
+        fit(tmp_path, "no validation", StopAt(1))
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 1
+    assert (tmp_path / "previous.ckpt").read_bytes() == previous
+
+
 def test_checkpoints_are_written_behind_batches_before_validations_and_at_the_end_of_epochs(whole):
     kept = sorted((whole("validation inside the epoch").directory / "kept").glob("*.ckpt"))
     told = [(place_of(checkpoint), read_checkpoint(checkpoint)["global_step"]) for checkpoint in kept]
@@ -214,6 +272,41 @@ def test_signals_end_a_fit_with_their_exit_code_and_their_handlers_with_it(tmp_p
         assert stopped.value.code == code
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
         assert read_checkpoint(tmp_path / str(code) / "last.ckpt")["global_step"] == 3
+
+
+def test_what_follows_a_stop_is_not_stopped(tmp_path):
+    torch.manual_seed(0)
+    model = RegularizedMLPClassifier(in_features=4, num_classes=3, hidden=(8,))
+    data = GaussianBlobsDataModule(num_samples=160, num_features=4, num_classes=3, batch_size=16, eval_batch_size=10)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[GracefulStop(), StopAt(3, signal.SIGINT)],
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with pytest.raises(SystemExit):
+        trainer.fit(model, data)
+    stopped_at = trainer.global_step
+    trainer.validate(model, data, verbose=False)
+    trainer.fit(model, data)  # with a sanity check, two batches of validation
+    assert (stopped_at, trainer.global_step) == (1, 1 + 2 * 7)
+
+
+@pytest.mark.parametrize("handler", [None, signal.SIG_IGN])
+def test_a_handler_that_was_not_set_by_python_is_no_error(tmp_path, monkeypatch, handler):
+    before = [signal.signal(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    stop = GracefulStop()
+    monkeypatch.setattr(graceful_stop.signal, "signal", lambda number, new: handlers.append(new) or handler)
+    handlers = []
+    stop.on_train_start(None, None)
+    stop.teardown(None, None, "fit")
+    assert handlers == [stop._on_signal] * 2 + ([] if handler is None else [handler] * 2)
+    monkeypatch.undo()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_a_second_ctrl_c_ends_a_step_that_hangs(tmp_path):

@@ -112,6 +112,14 @@ def test_a_rename_that_may_not_last_is_said_to_be_that(tmp_path, monkeypatch):
     assert read_checkpoint(tmp_path / "last.ckpt")["epoch"] == 9
 
 
+def test_where_no_folder_can_be_opened_a_checkpoint_is_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "O_DIRECTORY")  # as on Windows
+    monkeypatch.setattr(os, "open", failing(errno.EACCES, "Permission denied"))
+    write_checkpoint(CONTENTS | {"epoch": 9}, tmp_path / "last.ckpt")
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "last.ckpt")["epoch"] == 9
+
+
 def test_what_is_read_back_must_be_what_was_written(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "read_bytes", lambda path: b"something else")
     with pytest.raises(CheckpointError, match=r"what was read back is not what was written$"):

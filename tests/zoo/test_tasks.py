@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from datamodules import BatchLoader
 from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification, NonFiniteLossError, SoftmaxClassifier
-from zoo.checkpointing import CheckpointError
+from zoo.checkpointing import CheckpointError, read_checkpoint
 from zoo.optim import OneCycle, WarmupCosine
 from zoo.tasks import TargetError
 from zoo.tasks.training_loss import TrainingLoss
@@ -172,6 +172,26 @@ def test_a_resumed_epoch_logs_what_the_whole_one_did(make_trainer, make_data, li
     run(again, ckpt_path=tmp_path / "step=3.ckpt")
     assert list_logger.calls == [(step, metrics) for step, metrics in calls if step >= 3]
     assert all(torch.equal(again.state_dict()[name], value) for name, value in whole.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize("loaded", ["made from", "validated with"])
+def test_a_new_run_logs_nothing_of_the_run_that_its_checkpoint_is_of(
+    make_trainer, make_data, list_logger, tmp_path, loaded
+):
+    data, path = make_data(train=20), tmp_path / "good.ckpt"
+    saver = ModelCheckpoint(tmp_path, "good", every_n_train_steps=3)
+    task = linear_task(optimizer=SGD)
+    make_trainer(max_steps=3, log_every_n_steps=2, callbacks=[saver], enable_checkpointing=True).fit(task, data)
+    assert read_checkpoint(path)["training_loss"]["window_count"] == 4
+    if loaded == "made from":
+        task = MulticlassClassification.load_from_checkpoint(path, network=nn.Linear(4, 3), optimizer=SGD)
+    trainer = make_trainer(max_steps=2, log_every_n_steps=2, logger=list_logger)
+    if loaded == "validated with":
+        trainer.validate(task, data, ckpt_path=path, verbose=False)
+    [expected] = train_by_hand(task.network, data, 1)
+    trainer.fit(task, data)
+    assert list_logger.values("train/loss")[1] == pytest.approx(weighted_mean(expected[:2]), rel=1e-5)
 
 
 # ---------------------------------------------------------------------- any network, any data

@@ -28,8 +28,8 @@ def no_account(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("NETRC", raising=False)
     tracking.end_service()
-    monkeypatch.setattr(tracking, "PATIENCE", 2.0)
-    monkeypatch.setattr(tracking, "FINISH_PATIENCE", 1.0)
+    monkeypatch.setattr(tracking, "PATIENCE", 3.0)
+    monkeypatch.setattr(tracking, "FINISH_PATIENCE", 2.0)
     monkeypatch.setattr(tracking, "SERVER_PATIENCE", 0.2)
     yield
     tracking.end_service()

@@ -22,7 +22,8 @@ class GracefulStop(Callback):
     one of a run of ``max_steps``. Of several processes all stop behind the same batch, whichever of them was told to,
     and validate to the end before they do.
 
-    Python's signals reach the main thread only: a fit in another one is not stopped by them.
+    During the fit its handlers of both signals take the place of others. Python's signals reach the main thread only: a
+    fit in another one is not stopped by them.
     """
 
     def __init__(self) -> None:
@@ -31,10 +32,13 @@ class GracefulStop(Callback):
         self._postponed = False
         self._handlers: dict[int, Any] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # A validation, or the next fit, is not to stop for what the fit before was told.
+        self.signal, self._postponed = None, False
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not before: Lightning has put a handler of its own in place by now, which talks to the other processes from
         # inside whatever they were just talking about.
-        self.signal, self._postponed = None, False
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._on_signal)
@@ -78,14 +82,18 @@ class GracefulStop(Callback):
             # Of the processes that Lightning has started itself, one that seems to have failed would have the others
             # killed, while the first one is still saving.
             exception.code = 128 + (self.signal or signal.SIGTERM) if trainer.is_global_zero else 0
-        self._restore_handlers()
+        # Ctrl-C ends also what other callbacks do now; a second SIGTERM does not, until the trainer gives it back.
+        self._restore_handler(signal.SIGINT)
+        self._handlers.clear()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
         for number in list(self._handlers):
-            signal.signal(number, self._handlers.pop(number))
+            self._restore_handler(number)
+
+    def _restore_handler(self, number: int) -> None:
+        handler = self._handlers.pop(number, None)
+        if handler is not None:  # one that was not set by Python cannot be set again by it
+            signal.signal(number, handler)
 
 
 def _set_stop(trainer: Trainer, stop: bool) -> None:

@@ -76,7 +76,7 @@ def _rows_to_come(trainer: Trainer) -> int:
     if epoch.processed > epoch.completed:
         return 1
     interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
-    return int(batch.processed > batch.completed and trainer.global_step % interval == 0)
+    return int(batch.processed > batch.completed and interval > 0 and trainer.global_step % interval == 0)
 
 
 def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.hooks import RemovableHandle
+from torchmetrics import Metric
 
 from zoo.tasks import Task
 from zoo.values import (
@@ -202,8 +204,14 @@ class ValueGuard(Callback):
         raise NonFiniteLossError(value, place.step, epoch=place.epoch, batch=place.batch)
 
     def _refuse_weights(self, tensors: Iterable[tuple[str, Any]], trainer: Trainer) -> None:
+        # The states of metrics may begin with infinity, as a minimum does.
+        metrics = tuple(
+            f"{name}." for name, module in trainer.lightning_module.named_modules() if isinstance(module, Metric)
+        )
         looked_at = (
-            (name, tensor) for name, tensor in tensors if isinstance(tensor, Tensor) and name not in self._never_finite
+            (name, tensor)
+            for name, tensor in tensors
+            if isinstance(tensor, Tensor) and name not in self._never_finite and not name.startswith(metrics)
         )
         broken = first_not_finite(looked_at)
         if broken is not None:
@@ -242,8 +250,9 @@ def _place(trainer: Trainer, stage: str, batch_idx: int, loader: int = 0) -> Pla
 
 
 def _tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers, by the names they have in a state dict."""
-    return [*module.named_parameters(), *module.named_buffers()]
+    """Parameters and buffers, by the names they have in a state dict, but for those that have no shape yet."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return [(name, tensor) for name, tensor in tensors if not is_lazy(tensor)]
 
 
 def _has_batches(trainer: Trainer) -> bool:
@@ -253,11 +262,13 @@ def _has_batches(trainer: Trainer) -> bool:
 
 def _last_batch_size(trainer: Trainer) -> int | None:
     """Samples of the last batch of a training epoch in this process, if the loader can tell and it is not left out."""
+    if 0 <= trainer.max_steps * trainer.accumulate_grad_batches < trainer.num_training_batches:
+        return None  # no epoch comes to its end
     loader: Any = trainer.train_dataloader
     try:
         if trainer.num_training_batches < len(loader):
             return None
-    except TypeError:  # it has no length
+    except (TypeError, NotImplementedError):  # it has no length
         return None
     if not isinstance(loader, DataLoader):
         size = getattr(loader, "last_batch_size", None)

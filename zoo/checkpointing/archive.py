@@ -19,7 +19,8 @@ _LOCATOR, _LOCATOR_SIZE = b"PK\x06\x07", 20
 _END_64, _END_64_SIZE = b"PK\x06\x06", 56
 _LONGEST_COMMENT = 2**16 - 1
 _BEYOND_32_BITS = 2**32 - 1
-_NAME = re.compile(r"[A-Za-z0-9_.\- ]+(?:/[A-Za-z0-9_.\- ]+)+")
+# The folder is named after the file, which may be called "epoch=3 (best)", the records by torch.
+_NAME = re.compile(r"[ -.0-\[\]-~]+(?:/[A-Za-z0-9_.\- ]+)+")
 
 
 class ArchiveError(ValueError):

@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from zoo.checkpointing.archive import ArchiveError, read_records
-from zoo.checkpointing.files import CheckpointError, require_local_file, write_whole
+from zoo.checkpointing.files import CheckpointError, local_target, require_local_file, write_whole
 from zoo.checkpointing.inspection import InspectionError, inspect
 from zoo.checkpointing.plain import first_unsafe
 from zoo.checkpointing.safetensors_files import is_safetensors, parse_safetensors
@@ -90,10 +90,10 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | PathLike[str]) -
     :mod:`zoo.checkpointing.sealing` lets whoever reads it see that not a byte has changed.
 
     Raises:
-        CheckpointError: it could not be written, or holds what could never be read again; a file that was there before
-            still is.
+        CheckpointError: the path is a URL, it could not be written, or holds what could never be read again; a file
+            that was there before still is.
     """
-    target = Path(path)
+    target = local_target(path)
     write_whole(seal(_pickled(dict(checkpoint), target)), target)
 
 

@@ -29,16 +29,29 @@ def require_local_file(path: str | PathLike[str]) -> Path:
     raise CheckpointError(f"there is no checkpoint file {text[:500]}")
 
 
+def local_target(path: str | PathLike[str]) -> Path:
+    """``path`` as a ``Path`` to write to; of a URL that would make folders called after it.
+
+    Raises:
+        CheckpointError: it is a URL.
+    """
+    text = fspath(path)
+    if _URL.match(text):
+        raise CheckpointError(f"{text} is a URL: files are written to local paths only")
+    return Path(text)
+
+
 def write_whole(data: bytes, target: Path) -> None:
     """Write a file beside its place, sync it to the disk, read it back, and only then rename it.
 
     Raises:
         CheckpointError: it could not be written; a file that was there before still is.
     """
-    was_there = target.is_file()
+    was_there = False
     # In the same folder: to another file system a file cannot be renamed, only copied.
     beside = target.with_name(f".{target.name}.{os.getpid()}.new")
     try:
+        was_there = target.is_file()
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with beside.open("wb") as file:
@@ -61,8 +74,13 @@ def write_whole(data: bytes, target: Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename last, which is a change of the folder."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows, which opens no folder as a file
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no way to
+            raise
     finally:
         os.close(descriptor)

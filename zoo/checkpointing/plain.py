@@ -26,7 +26,8 @@ def first_unsafe(value: Any, place: str = "", depth: int = 0) -> tuple[str, str]
     """
     inner: list[tuple[Any, str]] = []
     if isinstance(value, dict):
-        inner = [(item, f"{place}[{key!r}]" if place else str(key)) for key, item in value.items()]
+        inner = [(key, f"a key of {place or 'it'}") for key in value]
+        inner += [(item, f"{place}[{key!r}]" if place else str(key)) for key, item in value.items()]
     elif isinstance(value, list | tuple | set):
         inner = [(item, f"{place}[{index}]") for index, item in enumerate(value)]
     if not (type(value) in _SAFE or isinstance(value, torch.Tensor) or _is_called_safe(type(value))):

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import zlib
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor, nn
 
-from zoo.checkpointing.files import CheckpointError, write_whole
+from zoo.checkpointing.files import CheckpointError, local_target, write_whole
 from zoo.checkpointing.strict_json import JSONError, parse_json
 
 _SIZE_BYTES = 8
@@ -39,7 +38,7 @@ def save_weights(network: nn.Module, path: str | PathLike[str]) -> None:
         CheckpointError: the state holds something else, or the file could not be written; one that was there before
             still is.
     """
-    target = Path(path)
+    target = local_target(path)
     state = network.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):

@@ -422,9 +422,10 @@ class Task(LightningModule):
         if self._trainer is not None and self.strict_loading:
             self._check_fits(checkpoint)
         # Loaded for anything else, the run that follows is a new one, and the optimizer's state will not be restored.
-        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
-            self._optimizer_settings_before = checkpoint.get(_OPTIMIZER_KEY)
-            self._optimizer_classes_before = checkpoint.get(_CLASSES_KEY)
+        if self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._optimizer_settings_before = checkpoint.get(_OPTIMIZER_KEY)
+        self._optimizer_classes_before = checkpoint.get(_CLASSES_KEY)
         if _TRAINING_LOSS_KEY in checkpoint and self.global_rank == 0:  # its sums are those of all ranks
             self._training_loss.load_state_dict(checkpoint[_TRAINING_LOSS_KEY])
 
