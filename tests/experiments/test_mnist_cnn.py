@@ -45,7 +45,7 @@ def test_run_on_the_bundled_digits_learns_and_leaves_everything_in_its_place(sum
     files = {str(path.relative_to("run")) for path in Path("run").rglob("*") if "wandb" not in path.parts}
     assert files == {
         *("config.yaml", "metrics.csv", "summary.json"),
-        *("checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+        *("checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt"),
     }
     summary = summary_of("run")
     assert summary.keys() >= KEYS

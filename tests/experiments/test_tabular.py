@@ -286,7 +286,8 @@ def test_the_rival_trains_for_as_long_as_the_run(options, monkeypatch, summary_o
 def test_the_rival_leaves_nothing_behind(run_of):
     run = run_of("robust_regression")
     files = {str(path.relative_to(run.directory)) for path in run.directory.rglob("*")}
-    assert files == {"config.yaml", "metrics.csv", "summary.json", "checkpoints", "checkpoints/last.ckpt"}
+    checkpoints = {"checkpoints", "checkpoints/last.ckpt", "checkpoints/previous.ckpt"}
+    assert files == {"config.yaml", "metrics.csv", "summary.json", *checkpoints}
     assert [line.split()[0] for line in run.out.splitlines()].count("data") == 1
 
 
