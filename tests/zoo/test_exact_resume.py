@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import GaussianBlobsDataModule
 from zoo import RegularizedMLPClassifier
-from zoo.callbacks import GracefulStop, LastCheckpoint, RunRecord, StepSeeding, graceful_stop
+from zoo.callbacks import EpochProgress, GracefulStop, LastCheckpoint, RunRecord, StepSeeding, graceful_stop
 from zoo.checkpointing import SealedCheckpointIO, read_checkpoint
 from zoo.optim import OneCycle, Plateau
 from zoo.tracking import MetricsCSV
@@ -92,7 +92,7 @@ def fit(directory, run, *callbacks, resume=False, every_n_steps=1):
         plugins=[SealedCheckpointIO()],
         log_every_n_steps=2,
         num_sanity_val_steps=0,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(callback, EpochProgress) for callback in callbacks),
         enable_model_summary=False,
         **options,
     )
@@ -328,6 +328,14 @@ def test_a_second_ctrl_c_ends_a_step_that_hangs(tmp_path):
         signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
     assert passed == [2]
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 1  # the step that was complete, and written
+
+
+def test_an_epoch_that_was_resumed_inside_has_its_line(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        fit(tmp_path, "epochs", StopAt(3))
+    fit(tmp_path, "epochs", EpochProgress(), resume=True)
+    lines = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert lines == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
 
 
 def test_a_stop_while_gradients_are_gathered_waits_for_the_step(tmp_path):

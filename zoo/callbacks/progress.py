@@ -37,6 +37,13 @@ class EpochProgress(ProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish_epoch(trainer)
+        self._begin_epoch(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if self._epoch is None:  # a run that was resumed inside an epoch does not start it again
+            self._begin_epoch(trainer)
+
+    def _begin_epoch(self, trainer: Trainer) -> None:
         if not self._enabled or not trainer.is_global_zero:
             return
         self._epoch, self._started, self._validated = trainer.current_epoch, time.perf_counter(), False
