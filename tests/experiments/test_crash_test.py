@@ -1,6 +1,7 @@
 """The harness itself: that it sees what differs; and a small run of it, with real processes and real signals."""
 
 import csv
+import importlib.util
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from zoo.checkpointing import read_checkpoint, write_checkpoint
 
 def test_runs_that_are_killed_and_stopped_end_as_one_that_is_not(tmp_path):
     command = [sys.executable, "-m", "experiments.crash_test", "--kills", "1", "--stops", "1", "--keep", str(tmp_path)]
+    command += [] if importlib.util.find_spec("wandb") else ["--tracking", "csv"]  # whose absence would be a warning
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for line in ("SIGKILL: 1 of 1 exact", "SIGTERM: 1 of 1 exact", "SIGINT: 1 of 1 exact"):
