@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from experiments.cli_errors import UsageError
-from experiments.options import option_values
+from experiments.options import option_values, without
 
 _OWN = ("torch.optim.", "lightning.pytorch.", "zoo.", "datamodules.")
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^./\\\s]+)+")
@@ -75,7 +75,9 @@ def refuse_foreign_code(config: Path, args: Sequence[str]) -> None:
         UsageError: names the code, or says what is wrong with the file.
     """
     values = read_config_file(config)
-    given = "\n".join([*args, *_contents(option_values(args, "--config", "-c"))])
+    # But for the name of the directory, which is as much somebody else's as what is in it.
+    named = without(args, "--resume", "--run_dir")
+    given = "\n".join([*named, *_contents(option_values(args, "--config", "-c"))])
     # A text in the place of a section is a file to be read there.
     names = [values[section] for section in _SECTIONS if isinstance(values.get(section), str)]
     names += [text for place, text in _texts_in(values) if _names_code(place, text)]

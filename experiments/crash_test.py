@@ -34,6 +34,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from experiments import mnist_cnn, run_directory
 from experiments.runner import launch
 from zoo.checkpointing import CheckpointError, read_checkpoint
@@ -222,11 +224,9 @@ def differences(directory: Path, whole: Path) -> list[str]:
 
 def _first_difference(ours: Any, theirs: Any, place: str) -> str | None:
     """Where two values that a checkpoint may hold differ in a bit."""
-    import torch
-
     if isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
-        same = ours.dtype == theirs.dtype and torch.equal(ours, theirs)
-        return None if same else place
+        same = ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        return None if same and torch.equal(_bits(ours), _bits(theirs)) else place
     if isinstance(ours, dict) and isinstance(theirs, dict):
         if ours.keys() != theirs.keys():
             return place
@@ -237,6 +237,11 @@ def _first_difference(ours: Any, theirs: Any, place: str) -> str | None:
         pairs = enumerate(zip(ours, theirs, strict=True))
         return next((found for at, (a, b) in pairs if (found := _first_difference(a, b, f"{place}[{at}]"))), None)
     return None if ours == theirs else place
+
+
+def _bits(values: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor, by which two zeros of different signs differ and two NaN may be the same."""
+    return values.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _wandb_differences(directory: Path) -> list[str]:

@@ -11,6 +11,17 @@ def option_value(args: Sequence[str], option: str) -> str | None:
     return values[-1] if values else None
 
 
+def without(args: Sequence[str], *options: str) -> list[str]:
+    """A command line without some options and their values."""
+    kept, skip = [], False
+    for arg in args:
+        name, equals, _ = arg.partition("=")
+        if not skip and name not in options:
+            kept.append(arg)
+        skip = not skip and name in options and not equals
+    return kept
+
+
 def option_values(args: Sequence[str], *options: str) -> list[str]:
     """All values that a command line gives an option, under any of its names."""
     values = []

@@ -305,6 +305,17 @@ def test_a_server_that_stays_silent_costs_seconds_and_the_run_goes_offline(monke
     assert run["state"] == "finished"
 
 
+def test_no_secret_is_written(monkeypatch):
+    pytest.importorskip("wandb")
+    key = "5ec7e7" * 6 + "0123"
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    mnist_cnn.main([*SHORT, "--run_dir", "a"])
+    files = [path for path in Path("a").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    assert [path for path in files if key.encode() in path.read_bytes()] == []
+
+
 def test_without_data_and_network_the_bundled_digits_are_used_and_said_so(monkeypatch, capsys, summary_of, read_wandb):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

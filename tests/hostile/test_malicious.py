@@ -214,6 +214,15 @@ def test_a_run_directory_of_somebody_else_runs_no_code(run_directory, capsys, co
     assert "error: --resume: " in capsys.readouterr().err
 
 
+def test_a_directory_whose_name_is_that_of_code_runs_none(run_directory, capsys):
+    directory = run_directory.rename("evil_module.Evil")
+    (directory / "config.yaml").write_text(EVIL["callback"])
+    for args in (["--resume", str(directory)], [f"--resume={directory}"]):
+        with pytest.raises(CheckpointError, match="exit code 2"):
+            run(linear_regression.main, *args)
+        assert not list(Path().rglob("executed"))
+
+
 def test_code_that_the_command_line_names_is_run(run_directory, capsys):
     (run_directory / "config.yaml").write_text(EVIL["callback"] + "  max_epochs: 2\n" + DATA)
     config = str(run_directory / "config.yaml")

@@ -57,6 +57,7 @@ class LastCheckpoint(Checkpoint):
         # Where a checkpoint is being written, by this callback or another, or where the resumed one was.
         self._place: _Place = "epoch"
         self._resumed = False
+        self._is_training = False
         self._wrote = False
         self._pending: dict[str, Any] | None = None
         self._epoch_is_complete = False
@@ -69,6 +70,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pending, self._wrote, self._epoch_is_complete, self._batch_was_validated = None, False, False, False
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._is_training = True
         if self._resumed:
             self._resumed = False
             _go_to(trainer, self._place)
@@ -112,9 +114,14 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save_epoch(trainer)
         self._write_pending(trainer)
+        self._is_training = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, SIGTERMException) or not trainer.global_step or not can_go_on_from_here(trainer):
+        # Before training a resumed run has not found its place yet, and a test may be of another checkpoint's weights.
+        is_training, self._is_training = self._is_training, False
+        if not is_training or not isinstance(exception, SIGTERMException):
+            return
+        if not trainer.global_step or not can_go_on_from_here(trainer):
             return
         progress = trainer.fit_loop.epoch_progress.current
         if trainer.validating:
@@ -206,6 +213,7 @@ def _link(file: Path, name: Path) -> None:
         beside.unlink(missing_ok=True)
         beside.hardlink_to(file)
         beside.replace(name)
+        beside.unlink(missing_ok=True)  # of two names of one file, which the system leaves both
 
 
 def _rewind_validation(progress: dict[str, Any]) -> None:

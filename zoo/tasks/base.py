@@ -213,18 +213,19 @@ class Task(LightningModule):
         with self._naming_place("training", batch_idx):
             outputs, targets, loss = self._shared_step(batch)
         step = self.global_step
-        weight = 0 if self._stands_in(batch_idx) else self.loss_weight(outputs, targets)
+        is_one_of_several = self._is_one_of_several()
+        weight = 0 if is_one_of_several and self._stands_in(batch_idx) else self.loss_weight(outputs, targets)
         self._training_loss.keep(loss.detach(), weight, step, self.current_epoch, batch_idx)
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
         if interval and (step + 1) % interval == 0 and self._is_step_complete(batch_idx):
             mean = self._training_loss.window_mean(self._over_ranks)
             self.log("train/loss", mean, on_step=True, on_epoch=False, prog_bar=True)
-        return ranks.weigh(loss, weight) if self._is_one_of_several() else loss
+        return ranks.weigh(loss, weight) if is_one_of_several else loss
 
     def _stands_in(self, batch_idx: int) -> bool:
         """Whether the batch is there only for this rank to take part, see :meth:`datamodules.EpochLoader.stands_in`."""
         stands_in = getattr(self.trainer.train_dataloader, "stands_in", None)
-        return stands_in is not None and self._is_one_of_several() and stands_in(batch_idx)
+        return stands_in is not None and stands_in(batch_idx)
 
     def _is_one_of_several(self) -> bool:
         return self._trainer is not None and self._trainer.world_size > 1 and ranks.in_process_group()
