@@ -42,7 +42,7 @@ class EpochLoader(ABC):
       those without one get another's, and :meth:`stands_in` says that it does not count. :class:`zoo.Task` leaves it
       out; any other module learns from it twice, as from the padding of torch's ``DistributedSampler``.
 
-    A subclass defines :meth:`make_batch`, and :meth:`sample_lengths` where samples differ in length.
+    A subclass defines :meth:`make_batch`, :meth:`sample_lengths` where samples differ in length, and :attr:`draws`.
 
     Args:
         num_samples: samples an epoch.
@@ -56,6 +56,9 @@ class EpochLoader(ABC):
         DataError: no samples, a batch size below 1, grouping without shuffling, or, with ``drop_last``, fewer samples
             than one global batch.
     """
+
+    #: Whether :meth:`make_batch` draws anything; if not, it gets no seed worth the name.
+    draws = True
 
     def __init__(
         self,
@@ -175,15 +178,15 @@ class EpochLoader(ABC):
         epoch = self.epoch
         order = self._order(epoch)
         rank, world = _world()
+        size = self._global_batch_size
         for position in range(start, self._num_batches):
-            first = position * self._global_batch_size
-            last = min(first + self._global_batch_size, self.num_samples)
-            if self.stands_in(position):
-                last = first + 1
-            elif world > 1:
-                first, last = _share(first, last, rank, world)
+            first = position * size
+            last = min(first + size, self.num_samples)
+            if world > 1:
+                first, last = (first, first + 1) if self.stands_in(position) else _share(first, last, rank, world)
             chosen = slice(first, last) if order is None else order[first:last]
-            batch = self.make_batch(chosen, epoch, _mix(self.seed, epoch, position, rank))
+            seed = _mix(self.seed, epoch, position, rank) if self.draws else 0
+            batch = self.make_batch(chosen, epoch, seed)
             self._position = position + 1
             yield batch
         self.set_epoch(epoch + 1)
@@ -266,6 +269,7 @@ class BatchLoader(EpochLoader):
         self.features = features if device is None else features.to(device)
         self.targets = targets if device is None else targets.to(device)
         self.augment = augment
+        self.draws = augment is not None
         self.preprocess = preprocess
         self._generator: Generator | None = None
 

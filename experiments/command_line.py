@@ -33,6 +33,7 @@ from zoo.callbacks import (
     EpochProgress,
     GracefulStop,
     LastCheckpoint,
+    LeanLoop,
     PlainHyperparameters,
     RunRecord,
     StepSeeding,
@@ -300,7 +301,10 @@ class ExperimentCLI(LightningCLI):
         config = self.config_init.trainer
         given = config.callbacks or []
         given = given if isinstance(given, list) else [given]
-        callbacks: list[Callback] = [PlainHyperparameters(), StepSeeding(), self.record, GracefulStop(), _Opening(self)]
+        callbacks: list[Callback] = [
+            *(LeanLoop(), PlainHyperparameters(), StepSeeding()),
+            *(self.record, GracefulStop(), _Opening(self)),
+        ]
         if not any(isinstance(callback, ValueGuard) for callback in given):
             callbacks.append(ValueGuard())
         if config.enable_progress_bar is not False:

@@ -2,6 +2,7 @@
 
 from zoo.callbacks.graceful_stop import GracefulStop
 from zoo.callbacks.last_checkpoint import LastCheckpoint
+from zoo.callbacks.lean_loop import LeanLoop
 from zoo.callbacks.plain_hyperparameters import PlainHyperparameters
 from zoo.callbacks.progress import EpochProgress
 from zoo.callbacks.run_record import RunRecord, describe_optimizer
@@ -13,6 +14,7 @@ __all__ = [
     "EpochProgress",
     "GracefulStop",
     "LastCheckpoint",
+    "LeanLoop",
     "NoTrainingStepError",
     "PlainHyperparameters",
     "RunRecord",

@@ -83,6 +83,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not trainer.should_stop and trainer.world_size == 1 and not self._is_due(trainer):
+            return  # asked after every batch, so the answer that nearly always holds comes first
         if not can_go_on_from_here(trainer):
             return
         if _is_cut_short(trainer) or (trainer.global_step != self._saved_step and self._is_due(trainer)):

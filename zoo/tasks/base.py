@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -210,8 +209,10 @@ class Task(LightningModule):
         return outputs, targets, self.compute_loss(outputs, targets)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        with self._naming_place("training", batch_idx):
+        try:
             outputs, targets, loss = self._shared_step(batch)
+        except TargetError as error:
+            raise self._with_place(error, "training", batch_idx) from error
         step = self.global_step
         is_one_of_several = self._is_one_of_several()
         weight = 0 if is_one_of_several and self._stands_in(batch_idx) else self.loss_weight(outputs, targets)
@@ -238,13 +239,17 @@ class Task(LightningModule):
         return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        with self._naming_place("validation", batch_idx):
+        try:
             loss = self._evaluate(batch, self.val_metrics)
+        except TargetError as error:
+            raise self._with_place(error, "validation", batch_idx) from error
         self._validation_losses.append(loss.detach())
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        with self._naming_place("test", batch_idx):
+        try:
             self._evaluate(batch, self.test_metrics)
+        except TargetError as error:
+            raise self._with_place(error, "test", batch_idx) from error
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
         outputs, targets, loss = self._shared_step(batch)
@@ -256,14 +261,9 @@ class Task(LightningModule):
                 metric.update(seen, expected)
         return loss
 
-    @contextmanager
-    def _naming_place(self, stage: str, batch_idx: int) -> Iterator[None]:
-        """Where targets are refused, say in which batch."""
-        try:
-            yield
-        except TargetError as error:
-            place = Place(stage, self.global_step, self.current_epoch, batch_idx)
-            raise TargetError(f"{error} ({place})") from error
+    def _with_place(self, error: TargetError, stage: str, batch_idx: int) -> TargetError:
+        """An error that also says in which batch the targets are."""
+        return TargetError(f"{error} ({Place(stage, self.global_step, self.current_epoch, batch_idx)})")
 
     # ------------------------------------------------------------------ epochs
 
@@ -360,11 +360,13 @@ class Task(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as the trainer is told to; a fused optimizer's gradients, too, where no loss scale is in them."""
+        if not gradient_clip_val:
+            return
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
             # Lightning refuses this for fear that such an optimizer will take out a loss scale only in its step.
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
         else:
             try:
                 self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

@@ -51,12 +51,19 @@ class TrainingLoss:
             NonFiniteLossError: on a CPU, if ``loss`` is not finite.
         """
         if loss.device.type == "cpu":
-            value = loss.item()
-            if not math.isfinite(value):
-                raise NonFiniteLossError(value, step, epoch=epoch, batch=batch)
+            self._add(loss.item(), size.item() if isinstance(size, Tensor) else size, step, epoch, batch)
         else:
-            loss = loss.clone()  # a captured graph writes the next loss into the same memory
-        self._pending.append((loss, size, step, epoch, batch))
+            # A copy: a captured graph writes the next loss into the same memory.
+            self._pending.append((loss.clone(), size, step, epoch, batch))
+
+    def _add(self, value: float, weight: float, step: int, epoch: int | None, batch: int | None) -> None:
+        if not math.isfinite(value):
+            raise NonFiniteLossError(value, step, epoch=epoch, batch=batch)
+        state = self._state
+        state["window_sum"] += value * weight
+        state["window_count"] += weight
+        state["epoch_sum"] += value * weight
+        state["epoch_count"] += weight
 
     def flush(self) -> None:
         """Read what was put aside.
@@ -70,12 +77,7 @@ class TrainingLoss:
         pending, self._pending = self._pending, []
         weights = _as_numbers([weight for _, weight, *_ in pending])
         for value, weight, (_, _, step, epoch, batch) in zip(values, weights, pending, strict=True):
-            if not math.isfinite(value):
-                raise NonFiniteLossError(value, step, epoch=epoch, batch=batch)
-            self._state["window_sum"] += value * weight
-            self._state["window_count"] += weight
-            self._state["epoch_sum"] += value * weight
-            self._state["epoch_count"] += weight
+            self._add(value, weight, step, epoch, batch)
 
     def window_mean(self, reduce: Reduce = _of_one_rank) -> float:
         """The mean since the last call, over all ranks with a ``reduce`` that sums over them."""
