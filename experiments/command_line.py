@@ -43,6 +43,7 @@ from zoo.checkpointing import SealedCheckpointIO, write_whole
 from zoo.hardware import default_precision
 from zoo.tracking import MetricsCSV, start_wandb
 
+Compile = Literal["default", "reduce-overhead", "max-autotune"]
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
 
 # Set by a class: a new class on the command line starts from its own defaults, not from those of another.
@@ -155,6 +156,12 @@ class ExperimentCLI(LightningCLI):
             default=None,
             help="Write last.ckpt every so many steps, beside once a minute and at the end of each epoch.",
         )
+        parser.add_argument(
+            "--compile",
+            type=Compile | None,
+            default=None,
+            help="Compile the network with torch.compile in this mode: pays in long runs (default: not).",
+        )
         defaults: dict[str, Any] = {"trainer.num_sanity_val_steps": 0, **self.experiment.defaults}
         for option in _CLASS_OPTIONS:
             if self._names_class(option):
@@ -208,6 +215,8 @@ class ExperimentCLI(LightningCLI):
             self.datamodule = self.config_init.data
             self.model = self.config_init.model
             self._try_optimizer()
+            if self.config.compile is not None:
+                self.model.network.compile(mode=self.config.compile)  # in place: what is saved has the same names
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(" ".join(str(error).split())) from error
         self.directory = self._directory()
