@@ -61,6 +61,7 @@ def test_the_default_convnet_has_29178_parameters():
         (ConvNet(channels=[4, 4], kernel_size=4, padding=2, image_size=12), (2, 1, 12, 12), (2, 10)),
         (ConvBlock(2, 6, 5), (2, 2, 9, 7), (2, 6, 9, 7)),
         (ConvBlock(2, 6, 5, stride=2, padding=0), (2, 2, 9, 7), (2, 6, 3, 2)),
+        (ConvBlock(2, 6, pool=3), (2, 2, 9, 7), (2, 6, 3, 2)),
         (Linear(3, 4), (5, 3), (5, 4)),
         (Linear(12, 4), (0, 3, 2, 2), (0, 4)),
         (Perceptron(3), (1, 3), (1, 1)),
@@ -129,11 +130,34 @@ def test_activations(activation, function):
     torch.testing.assert_close(block(images), function(block.conv(images)))
 
 
-def test_convnet_is_convolution_norm_activation_pooling_and_two_layers():
-    network = ConvNet(2, 3, (4,), hidden=5, image_size=6, activation="tanh", norm=None)
+def test_a_block_pools_what_it_convolved_before_the_norm_takes_its_statistics():
+    block = ConvBlock(2, 4, norm="batch", pool=2)
+    images = torch.randn(5, 2, 6, 6) * 3 + 1
+    pooled = functional.max_pool2d(functional.conv2d(images, block.conv.weight, padding=1), 2)
+    expected = functional.batch_norm(pooled, None, None, training=True).relu()
+    torch.testing.assert_close(block(images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(block.norm.running_mean, 0.1 * pooled.mean(dim=(0, 2, 3)))
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "prelu", "sigmoid", "tanh"])
+def test_without_a_norm_it_makes_no_difference_that_a_block_pools_before_its_activation(activation):
+    block = ConvBlock(1, 3, activation=activation, pool=2)
+    images = torch.randn(2, 1, 4, 4)
+    torch.testing.assert_close(block(images), functional.max_pool2d(block.activation(block.conv(images)), 2))
+
+
+@pytest.mark.parametrize("pool", [0, -2, 2.0, True])
+def test_a_pool_of_no_size_is_refused(pool):
+    with pytest.raises(ValueError, match="pool must be an integer of at least 1"):
+        ConvBlock(1, 2, pool=pool)
+
+
+def test_convnet_is_convolution_pooling_norm_activation_and_two_layers():
+    network = ConvNet(2, 3, (4,), hidden=5, image_size=6, activation="tanh")
     images = torch.randn(2, 2, 6, 6)
     conv, first, second = (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
-    features = functional.max_pool2d(functional.conv2d(images, conv.weight, conv.bias, padding=1).tanh(), 2)
+    pooled = functional.max_pool2d(functional.conv2d(images, conv.weight, conv.bias, padding=1), 2)
+    features = functional.batch_norm(pooled, None, None, training=True).tanh()
     expected = second(first(features.flatten(1)).tanh())
     torch.testing.assert_close(network(images), expected)
 

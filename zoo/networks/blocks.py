@@ -1,4 +1,4 @@
-"""Building blocks: a convolution with its norm and activation, and the names both go by."""
+"""Building blocks: a convolution with its pooling, norm and activation, and the names these go by."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def make_activation(name: str) -> nn.Module:
 
 
 class ConvBlock(nn.Module):
-    """Convolution, norm, activation.
+    """Convolution, max pooling if there is to be any, norm, activation.
+
+    Pooling comes first because the rest then is over a quarter of the values. What rises, as all activations here but
+    ``"gelu"`` do, gives the same before and behind a maximum; the norm's statistics are those of the pooled values.
 
     Args:
         in_channels: channels of the input.
@@ -46,6 +49,8 @@ class ConvBlock(nn.Module):
         norm: ``"batch"`` (Ioffe and Szegedy 2015), ``"group"`` (Wu and He 2018; up to 8 groups), ``"layer"``
             (Ba et al. 2016; over channels, height and width), or ``None``.
         activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        pool: height and width of the squares, side by side, of each of which the largest value is kept; ``None``
+            keeps all.
 
     Raises:
         ValueError: an unknown norm or activation, a size below 1, or an even kernel without padding.
@@ -70,9 +75,12 @@ class ConvBlock(nn.Module):
         padding: int | None = None,
         norm: str | None = None,
         activation: str = "relu",
+        pool: int | None = None,
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
+        if pool is not None:
+            check_positive(pool=pool)
         check_choice("norm", norm, CONV_NORMS, or_none=True)
         if padding is None and kernel_size % 2 == 0:
             raise ValueError(f"padding=None keeps the size, which takes an odd kernel_size, got {kernel_size}")
@@ -87,10 +95,11 @@ class ConvBlock(nn.Module):
             padding=kernel_size // 2 if padding is None else padding,
             bias=norm is None,
         )
+        self.pool = nn.Identity() if pool is None else nn.MaxPool2d(pool)
         self.norm = nn.Identity() if norm is None else CONV_NORMS[norm](out_channels)
         self.activation = make_activation(activation)
 
     def forward(self, images: Tensor) -> Tensor:
         check_batch(images, f"(batch, {self.conv.in_channels}, height, width)")
-        activated: Tensor = self.activation(self.norm(self.conv(images)))
+        activated: Tensor = self.activation(self.norm(self.pool(self.conv(images))))
         return activated

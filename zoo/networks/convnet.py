@@ -12,7 +12,7 @@ from zoo.networks.checks import check_fraction, check_images, check_positive
 
 
 class ConvNet(nn.Module):
-    """Convolution blocks, each followed by 2x2 max pooling, then a linear head.
+    """Convolution blocks, each with 2x2 max pooling right behind the convolution, then a linear head.
 
     The parameters are kept in ``channels_last`` order, in which a CPU takes about half the time for a convolution
     and a GPU's tensor cores need no transposition.
@@ -65,7 +65,9 @@ class ConvNet(nn.Module):
         size, width = image_size, in_channels
         blocks: list[nn.Module] = []
         for out_channels in channels:
-            block = ConvBlock(width, out_channels, kernel_size, padding=padding, norm=norm, activation=activation)
+            block = ConvBlock(
+                width, out_channels, kernel_size, padding=padding, norm=norm, activation=activation, pool=2
+            )
             pad = block.conv.padding[0]
             size, width = (size + 2 * int(pad) - kernel_size + 1) // 2, out_channels
             if size < 1:
@@ -73,7 +75,7 @@ class ConvNet(nn.Module):
                     f"image_size={image_size} is too small for {len(channels)} blocks with kernel_size={kernel_size}: "
                     "use fewer channels entries, or larger images"
                 )
-            blocks += [block, nn.MaxPool2d(2)]
+            blocks.append(block)
         self.features = nn.Sequential(*blocks)
 
         head: list[nn.Module] = [nn.Flatten()]
