@@ -31,6 +31,7 @@ from zoo.wandb_service import (
     end_service,
     service_ended,
     silence_log,
+    without_launcher,
 )
 
 __all__ = ["MetricsCSV", "ResilientWandbLogger", "TrackerWarning", "read_csv", "start_wandb"]
@@ -294,16 +295,17 @@ def _start(
     settings = wandb.Settings(silent=True, console="off", init_timeout=PATIENCE)
     if server:
         settings.base_url = server
-    run = wandb.init(
-        dir=str(directory),
-        id=run_id,
-        resume="allow" if run_id and mode == "online" else None,
-        mode=mode,
-        # Two runs in one process are two runs, and one of the user's own stays open.
-        reinit="create_new",
-        settings=settings,
-        **naming,
-    )
+    with without_launcher():
+        run = wandb.init(
+            dir=str(directory),
+            id=run_id,
+            resume="allow" if run_id and mode == "online" else None,
+            mode=mode,
+            # Two runs in one process are two runs, and one of the user's own stays open.
+            reinit="create_new",
+            settings=settings,
+            **naming,
+        )
     silence_log()
     bound_exit()
     return ResilientWandbLogger(run, mode, history, patience)

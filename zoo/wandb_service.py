@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ _BLOCK = 32 * 1024  # of LevelDB's log format, in which W&B writes
 _HEADER = 7
 _FIRST_PARTS = (1, 2)  # a whole record, or the beginning of one
 _CACHE = "WANDB_CACHE_DIR"
+_LAUNCHER = "wandb.sdk.launch"
+_LOOK_FOR_INPUTS = "_detect_and_apply_job_inputs"  # private to W&B: where it is gone, nothing is left out
 _EXIT_PATIENCE = 1.0
 _FLUSH_PATIENCE = 1.0
 
@@ -130,6 +133,26 @@ def _has_cache() -> bool:
     except OSError:
         return False
     return os.access(cache, os.W_OK)
+
+
+@contextlib.contextmanager
+def without_launcher() -> Iterator[None]:
+    """For the block, a run that starts does not look for inputs that W&B's launcher was told to add to it.
+
+    To look it would import the launcher, which takes as long as all else that W&B does to start, or longer. Where
+    nobody has imported it, nobody has told it anything.
+    """
+    from wandb.sdk.wandb_run import Run
+
+    look = getattr(Run, _LOOK_FOR_INPUTS, None)
+    if look is None or _LAUNCHER in sys.modules:
+        yield
+        return
+    setattr(Run, _LOOK_FOR_INPUTS, lambda run: None)
+    try:
+        yield
+    finally:
+        setattr(Run, _LOOK_FOR_INPUTS, look)
 
 
 def check_writable(directory: Path) -> None:

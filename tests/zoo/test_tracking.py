@@ -2,6 +2,7 @@ import csv
 import importlib.util
 import json
 import math
+import os
 import resource
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from torch import nn
 from zoo import CNNClassifier, MulticlassClassification, tracking
 from zoo.callbacks import RunRecord
 from zoo.tracking import MetricsCSV, ResilientWandbLogger, TrackerWarning, read_csv, start_wandb
+from zoo.wandb_service import without_launcher
 
 
 def rows_of(directory):
@@ -280,6 +282,31 @@ def tracked(directory, keep, steps, run_id, finish=True):
     if finish:
         logger.finish()
     return logger
+
+
+def test_a_run_starts_without_the_launcher_and_leaves_wandb_as_it_was(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from wandb.sdk.wandb_run import Run\n"
+        "from zoo.tracking import start_wandb\n"
+        "look = Run._detect_and_apply_job_inputs\n"
+        f"logger = start_wandb(directory=pathlib.Path({str(tmp_path)!r}), project='zoo', name='run')\n"
+        "logger.log_metrics({'loss': 0.5}, 0)\n"
+        "logger.finish()\n"
+        "assert not logger.broken\n"
+        "assert 'wandb.sdk.launch' not in sys.modules\n"
+        "assert Run._detect_and_apply_job_inputs is look\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "WANDB_MODE": "offline"})
+
+
+def test_where_the_launcher_was_told_of_inputs_a_run_looks_for_them(monkeypatch):
+    from wandb.sdk.wandb_run import Run
+
+    look = Run._detect_and_apply_job_inputs
+    monkeypatch.setitem(sys.modules, "wandb.sdk.launch", SimpleNamespace())
+    with without_launcher():
+        assert Run._detect_and_apply_job_inputs is look
 
 
 def test_the_last_part_of_a_run_has_all_of_its_history(tmp_path):
