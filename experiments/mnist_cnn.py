@@ -1,10 +1,11 @@
-"""A small CNN reads MNIST: 99.38 % of the 10,000 test images right after 3 epochs, in 16 s.
+"""A small CNN reads MNIST: 99.34 % of the 10,000 test images right after a single epoch, in TIME s.
 
-Two 5x5 convolutions with batch norm, pooling and one hidden layer, 80,250 parameters; one-cycle AdamW, batches of 256
-shifted by up to a pixel, the best of three epochs by validation.
+Two 5x5 convolutions with pooling, batch norm and one hidden layer, 80,250 parameters; one-cycle AdamW, labels smoothed
+by 0.05 (which leaves the probabilities 0.05 too low on average, see ``test/ece``), batches of 128 shifted by up to a
+pixel.
 
-Measured with ``python -m experiments.seeds mnist_cnn --keep DIR``, seeds 0 to 4, real MNIST: test accuracy 99.38 % +-
-0.03 (lowest 99.36); 16.5 s +- 0.5 in all, of which 11.4 s are training; two cores of an AMD EPYC; torch 2.15,
+Measured with ``python -m experiments.seeds mnist_cnn --keep DIR``, seeds 0 to 4, real MNIST: test accuracy 99.34 % +-
+0.05 (lowest 99.30); TIME s in all, of which TIME s are training; two cores of an AMD EPYC; torch 2.15,
 lightning 2.6.6, Python 3.11, bfloat16. Published for LeNet-5 with distortions: 99.2 % (LeCun et al. 1998).
 """
 
@@ -21,10 +22,14 @@ EXPERIMENT = Experiment(
     model=CNNClassifier,
     data=MNISTDataModule,
     defaults={
-        "trainer.max_epochs": 3,
-        "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 1e-4}},
-        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
-        "data.batch_size": 256,
+        "trainer.max_epochs": 1,
+        "model.label_smoothing": 0.05,
+        "model.optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": 0.01, "weight_decay": 1e-4, "fused": True},
+        },
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle", "init_args": {"warmup": 0.2, "start_factor": 0.1}},
+        "data.batch_size": 128,
         "data.augment": "shift",
     },
     claims=[

@@ -40,7 +40,9 @@ def test_default_run_reaches_ninety_nine_percent_of_real_mnist(summary_of, read_
 
 
 def test_run_on_the_bundled_digits_learns_and_leaves_everything_in_its_place(summary_of, read_wandb, capsys):
-    metrics = mnist_cnn.main(["--data.dataset", "digits", "--run_dir", "run", "--seed_everything", "3"])
+    metrics = mnist_cnn.main(
+        ["--data.dataset", "digits", "--trainer.max_epochs", "2", "--run_dir", "run", "--seed_everything", "3"]
+    )
     assert metrics["test/accuracy"] > 0.9
     files = {str(path.relative_to("run")) for path in Path("run").rglob("*") if "wandb" not in path.parts}
     assert files == {
@@ -67,7 +69,7 @@ def test_run_on_the_bundled_digits_learns_and_leaves_everything_in_its_place(sum
     assert config["dataset"] == "digits"
     assert config["seed"] == 3
     assert config["channels"] == [16, 32]
-    assert config["data"]["batch_size"] == 256
+    assert config["data"]["batch_size"] == 128
     optimizer = config["optimizer"]
     assert (optimizer["class"], optimizer["lr"], optimizer["betas"]) == ("torch.optim.adamw.AdamW", 0.01, [0.9, 0.999])
     assert optimizer["weight_decay"] == 1e-4
