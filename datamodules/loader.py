@@ -129,6 +129,15 @@ class EpochLoader(ABC):
         rest = 0 if self.drop_last else self.num_samples % self._global_batch_size
         return max(1, rest // _world()[1]) if rest else self.batch_size
 
+    def global_size(self, position: int) -> int:
+        """Samples of a batch over all ranks, each counted once.
+
+        Args:
+            position: the batch's number in its epoch, from 0.
+        """
+        size = self._global_batch_size
+        return min(size, self.num_samples - position * size)
+
     def stands_in(self, position: int) -> bool:
         """Whether a batch has no sample of this rank's own, only one of another's, so that it can take the step.
 

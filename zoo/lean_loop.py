@@ -47,6 +47,13 @@ class LeanEpochLoop(_TrainingEpochLoop):
         self._results = _NotingResults(training=True)
         self._plan: _Plan | None = None
 
+        #: Whether several processes agree on a stop by other means than a message from the first before each batch.
+        self.stops_are_agreed = False
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        if not self.stops_are_agreed:
+            super()._broadcast_sigterm_tensor()
+
     @property
     def is_lean(self) -> bool:
         """Whether the epoch under way, or else the last one, does without the overhead."""

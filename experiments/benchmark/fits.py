@@ -23,7 +23,7 @@ from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
 from zoo.tracking import ResilientWandbLogger
 
-CNN = (mnist_cnn.EXPERIMENT, ("--trainer.max_epochs", "1", "--data.augment", "null"))
+CNN = (mnist_cnn.EXPERIMENT, ("--trainer.max_epochs", "1", "--data.batch_size", "256", "--data.augment", "null"))
 MLP = (
     mnist_mlp.EXPERIMENT,
     (

@@ -511,5 +511,7 @@ def test_the_loop_overrides_what_lightning_has():
     """Names that Lightning no longer has would be overridden for nothing, and the loop be slow without a word."""
     own = {name for name in vars(LeanEpochLoop) if not name.startswith("__")}
     inherited = {name for name in own if hasattr(_TrainingEpochLoop, name)}
-    assert inherited == {"on_run_start", "advance", "on_advance_end", "done", "_should_check_val_epoch"}
+    assert inherited == {
+        *("on_run_start", "advance", "on_advance_end", "done", "_should_check_val_epoch", "_broadcast_sigterm_tensor")
+    }
     assert "data_fetcher" in inspect.signature(_TrainingEpochLoop.advance).parameters

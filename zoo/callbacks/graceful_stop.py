@@ -7,8 +7,11 @@ import threading
 from types import FrameType
 from typing import Any
 
+import torch
+import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from zoo.callbacks.last_checkpoint import can_go_on_from_here
 
@@ -19,8 +22,8 @@ class GracefulStop(Callback):
     Callbacks hear of the stop in ``on_exception``, as Lightning's ``SIGTERMException``, with the step complete and
     logged: :class:`zoo.callbacks.LastCheckpoint` saves the run there. With accumulated
     gradients that is when the optimizer has stepped. A validation is left behind its current batch, but for the last
-    one of a run of ``max_steps``. Of several processes all stop behind the same batch, whichever of them was told to,
-    and validate to the end before they do.
+    one of a run of ``max_steps``. Of several processes all stop behind the same batch, the one after, whichever of them
+    was told to, and validate to the end before they do.
 
     During the fit its handlers of both signals take the place of others. Python's signals reach the main thread only: a
     fit in another one is not stopped by them.
@@ -30,11 +33,12 @@ class GracefulStop(Callback):
         #: What the fit was told to stop by, if it was.
         self.signal: int | None = None
         self._postponed = False
+        self._asked: tuple[Any, Tensor] | None = None
         self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # A validation, or the next fit, is not to stop for what the fit before was told.
-        self.signal, self._postponed = None, False
+        self.signal, self._postponed, self._asked = None, False, None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not before: Lightning has put a handler of its own in place by now, which talks to the other processes from
@@ -47,6 +51,10 @@ class GracefulStop(Callback):
         if number == signal.SIGINT and self.signal is not None:
             raise KeyboardInterrupt
         self.signal = self.signal or number
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.world_size > 1:
+            self._asked = self._ask(trainer)  # answered while the batch is trained on, so that nobody waits
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self._stop_if_told(trainer)
@@ -72,10 +80,18 @@ class GracefulStop(Callback):
         told = self.signal is not None
         if trainer.world_size > 1:
             # Processes that stopped behind different batches would wait for each other for ever.
-            told = trainer.strategy.reduce_boolean_decision(told, all=False)
+            question, answer = self._asked or self._ask(trainer)
+            self._asked = None
+            question.wait()
+            told = bool(answer)
         if told and can_go_on_from_here(trainer):
             self.signal = self.signal or signal.SIGTERM
             _set_stop(trainer, True)
+
+    def _ask(self, trainer: Trainer) -> tuple[Any, Tensor]:
+        """Ask the other processes whether one of them was told to stop; all must do so."""
+        answer = torch.tensor(int(self.signal is not None), device=trainer.strategy.root_device)
+        return torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MAX, async_op=True), answer
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException):

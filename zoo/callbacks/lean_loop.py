@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
+from zoo.callbacks.graceful_stop import GracefulStop
 from zoo.lean_loop import LeanEpochLoop
 
 
@@ -21,4 +22,6 @@ class LeanLoop(Callback):
             lean = LeanEpochLoop(trainer, loop.min_steps, loop.max_steps)
             # Of a trainer that has fitted before, its counts; and where the validation data come from.
             lean.__dict__.update({name: value for name, value in vars(loop).items() if name != "_results"})
+            callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+            lean.stops_are_agreed = any(isinstance(callback, GracefulStop) for callback in callbacks)
             trainer.fit_loop.epoch_loop = lean

@@ -221,7 +221,15 @@ class Task(LightningModule):
         if interval and (step + 1) % interval == 0 and self._is_step_complete(batch_idx):
             mean = self._training_loss.window_mean(self._over_ranks)
             self.log("train/loss", mean, on_step=True, on_epoch=False, prog_bar=True)
-        return ranks.weigh(loss, weight) if is_one_of_several else loss
+        return ranks.weigh(loss, weight, self._global_weight(batch_idx)) if is_one_of_several else loss
+
+    def _global_weight(self, batch_idx: int) -> int | None:
+        """The sum of :meth:`loss_weight` over all ranks, where it is their samples and the loader knows how many."""
+        global_size = getattr(self.trainer.train_dataloader, "global_size", None)
+        if global_size is None or type(self).loss_weight is not Task.loss_weight:
+            return None
+        size: int = global_size(batch_idx)
+        return size
 
     def _stands_in(self, batch_idx: int) -> bool:
         """Whether the batch is there only for this rank to take part, see :meth:`datamodules.EpochLoader.stands_in`."""
@@ -387,6 +395,8 @@ class Task(LightningModule):
                 )
 
     def on_train_start(self) -> None:
+        if self._is_one_of_several():
+            ranks.keep_batch_norms_apart(self, self.trainer.strategy.model)
         schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         for schedule in schedules:
             # Not in configure_optimizers: asked there, Lightning would set up the loaders before it has restored them,

@@ -23,20 +23,40 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     return sums.tolist()
 
 
-def weigh(loss: Tensor, weight: Tensor | float) -> Tensor:
+def weigh(loss: Tensor, weight: Tensor | float, total: float | None = None) -> Tensor:
     """A rank's mean loss, scaled so that the plain average over ranks is the mean over the global batch.
 
     ``DistributedDataParallel`` averages the gradients of all ranks alike, however many samples each of them had.
-    All ranks must call this; none waits for its device.
+    Without a ``total`` all ranks must call this; none waits for its device.
 
     Args:
         loss: the mean over the rank's own part of the batch.
         weight: what that mean is over: its samples, or the sum of their weights.
+        total: the sum of that over the ranks, where it is known without asking them.
     """
+    if total is not None:
+        factor = weight * distributed.get_world_size() / total
+        return loss * factor if isinstance(factor, Tensor) or factor != 1.0 else loss
     own = weight.to(loss.dtype) if isinstance(weight, Tensor) else torch.full_like(loss, weight, requires_grad=False)
-    total = own.detach().clone()
-    distributed.all_reduce(total)
-    return loss * (own * distributed.get_world_size() / total)
+    over_ranks = own.detach().clone()
+    distributed.all_reduce(over_ranks)
+    return loss * (own * distributed.get_world_size() / over_ranks)
+
+
+def keep_batch_norms_apart(module: nn.Module, wrapped: nn.Module | None) -> None:
+    """Let no rank send the statistics of its BatchNorms before each batch.
+
+    In training they are written and not read, and :func:`share_buffers` gives all ranks those of the first when they
+    are. Where a module has other buffers, all are sent as before.
+
+    Args:
+        module: whose buffers.
+        wrapped: the module as the strategy runs it.
+    """
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    has_no_others = sum(1 for _ in module.buffers()) == sum(1 for norm in norms for _ in norm.buffers(recurse=False))
+    if has_no_others and isinstance(wrapped, DistributedDataParallel):
+        wrapped.broadcast_buffers = False
 
 
 def share_buffers(module: nn.Module, wrapped: nn.Module | None) -> Callable[[], None]:
