@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import experiments
 from datamodules import DataError
-from experiments import run_directory
+from experiments import process, run_directory
 from experiments.claims import hold
 from experiments.cli_errors import UsageError
 from experiments.command_line import Experiment, ExperimentCLI
@@ -99,16 +99,22 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
 
 def launch(main: Callable[[list[str]], object]) -> NoReturn:
     """Run ``main`` on the process's command line; expected errors become one line and exit code 1."""
+    process.imported()
     try:
         main(sys.argv[1:])
+        code = 0
     except EXPECTED_ERRORS as error:
         rank = getattr(rank_zero_only, "rank", 0)
         # Another rank's may be its alone: the first rank then only sees the connection break off.
         print(f"error{f' of rank {rank}' if rank else ''}: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(1) from error
+        code = 1
     except KeyboardInterrupt:
-        raise SystemExit(_INTERRUPTED) from None
-    raise SystemExit(0)
+        code = _INTERRUPTED
+    except SystemExit as stopped:
+        if not isinstance(stopped.code, int):
+            raise
+        code = stopped.code
+    process.end(code)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import math
@@ -58,6 +59,7 @@ def count_parameters(model: LightningModule) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Of Python and of the packages that a figure may depend on."""
     found = {"python": platform.python_version()}

@@ -135,7 +135,7 @@ def _plain_fit(cli: ExperimentCLI, network: nn.Module) -> Callable[[], Any]:
 
 def _order(loader: BatchLoader, epoch: int) -> Tensor:
     order = loader._order(epoch)
-    assert order is not None
+    assert isinstance(order, Tensor)
     return order
 
 

@@ -22,6 +22,7 @@ from zoo.hardware import default_precision
 # Further options of mnist_cnn on its way to 99 %.
 OPTIONS: tuple[str, ...] = ()
 
+_IMPORTED = "benchmark: imported"
 _TARGET = 0.99
 _SEEDS_BEFORE = 2  # the standard script is run in the middle of the seeds, as the machine may slow down or speed up
 _GLOBAL_BATCH_SIZE = 256
@@ -126,8 +127,10 @@ def time_start(*options: str) -> float:
 
 
 def time_import() -> float:
-    """Seconds of a process that imports Lightning, and no more."""
-    return finish([sys.executable, "-c", "import lightning.pytorch"]).seconds
+    """Seconds from the start of a process until it has imported Lightning, its end not included."""
+    return seconds_until(
+        [sys.executable, "-c", f"import lightning.pytorch; print({_IMPORTED!r}, flush=True)"], _IMPORTED
+    )
 
 
 def _measure_start_up(rounds: int) -> Iterator[Pair]:

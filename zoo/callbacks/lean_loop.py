@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
@@ -17,6 +20,10 @@ class LeanLoop(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not torch.cuda.is_available():
+            # Lightning lets torch look for GPUs by NVIDIA's library, which a machine without them does not have: each
+            # step of an Adam would look for it on the disk again, longer than the step itself takes.
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         loop = trainer.fit_loop.epoch_loop
         if stage == "fit" and type(loop) is _TrainingEpochLoop:
             lean = LeanEpochLoop(trainer, loop.min_steps, loop.max_steps)

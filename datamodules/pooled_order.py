@@ -1,0 +1,77 @@
+"""A random order of very many small samples that a processor's cache can follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+BLOCK = 256
+"""Neighbours that are read together: 1,024 bytes of a single 32-bit feature."""
+
+POOL = 64
+"""Blocks that are shuffled together: their samples, 16,384, stay in a cache of a few hundred kilobytes."""
+
+_SIZE = BLOCK * POOL
+
+
+class PooledOrder:
+    """An order in which samples are drawn from one pool after the other, each of many blocks from all over the data.
+
+    In a uniformly random order of data that are much larger than the processor's caches, reading a small sample takes
+    a few times as long as it does of small data: each comes from the memory by itself, with the cache line around it.
+    Here the blocks of an epoch, runs of :data:`BLOCK` neighbours that begin at another sample in each epoch, are
+    shuffled uniformly, pools are filled with :data:`POOL` of them, and the samples of a pool are shuffled. Each sample
+    comes once. Of data that are sorted a batch still has samples from up to :data:`POOL` places.
+
+    Args:
+        num_samples: at least one pool's.
+        generator: what the order is drawn from; used here and not again.
+        prefetch: called with the first samples of a pool's blocks, in any order, when its samples are about to be read.
+    """
+
+    def __init__(
+        self, num_samples: int, generator: Generator, prefetch: Callable[[Tensor], object] | None = None
+    ) -> None:
+        offset = int(torch.randint(BLOCK, (), generator=generator))
+        num_blocks = (num_samples - offset) // BLOCK
+        firsts = torch.randperm(num_blocks, generator=generator) * BLOCK + offset
+        inside = torch.randperm(_SIZE, generator=generator)
+        # The same shuffle in every pool: which samples meet there is drawn by the blocks.
+        self._block_inside, self._sample_inside = inside // BLOCK, inside % BLOCK
+        self._num_pools = num_blocks // POOL
+        self._pools = firsts[: self._num_pools * POOL].reshape(-1, POOL)
+        # What fills no block, and the blocks that fill no pool.
+        left = (firsts[self._num_pools * POOL :, None] + torch.arange(BLOCK)).flatten()
+        ends = torch.arange(offset), torch.arange(offset + num_blocks * BLOCK, num_samples)
+        left = torch.cat([left, *ends])
+        self._rest = left[torch.randperm(len(left), generator=generator)]
+        self._num_samples = num_samples
+        self._prefetch = prefetch
+        self._number = -1  # of the pool that is at hand
+        self._samples = torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """The sample numbers at consecutive places, ``(places,)`` int64."""
+        first, last, _ = part.indices(self._num_samples)
+        number, first = divmod(first, _SIZE)
+        last -= number * _SIZE
+        if number >= self._num_pools or last <= _SIZE:
+            return self._pool(number)[first:last]
+        here = self._pool(number)[first:]
+        return torch.cat([here, self[(number + 1) * _SIZE : number * _SIZE + last]])
+
+    def _pool(self, number: int) -> Tensor:
+        if number >= self._num_pools:
+            return self._rest
+        if number != self._number:
+            firsts = self._pools[number]
+            if self._prefetch is not None:
+                self._prefetch(firsts)
+            self._number = number
+            self._samples = firsts.index_select(0, self._block_inside).add_(self._sample_inside)
+        return self._samples
