@@ -145,7 +145,9 @@ class MNISTDataModule(InMemoryDataModule):
             val_size = min(val_size, _DIGITS_LARGEST_VAL)
             repeats = _DIGITS_REPEATS
         rest, val = random_split(train, [split_size("val_size", val_size, len(train))], self.seed)
-        rest = Split(dense(rest.features).repeat(repeats, 1, 1, 1), dense(rest.targets).repeat(repeats))
+        del train  # twice in memory otherwise
+        if repeats > 1:
+            rest = Split(dense(rest.features).repeat(repeats, 1, 1, 1), dense(rest.targets).repeat(repeats))
         return Splits(*(self._sized(split) for split in (rest, val, test)))
 
     def _sized(self, split: Split) -> Split:

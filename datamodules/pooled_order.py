@@ -26,7 +26,7 @@ class PooledOrder:
     comes once. Of data that are sorted a batch still has samples from up to :data:`POOL` places.
 
     Args:
-        num_samples: at least one pool's.
+        num_samples: at least one block's.
         generator: what the order is drawn from; used here and not again.
         prefetch: called with the first samples of a pool's blocks, in any order, when its samples are about to be read.
     """
@@ -58,8 +58,8 @@ class PooledOrder:
     def __getitem__(self, part: slice) -> Tensor:
         """The sample numbers at consecutive places, ``(places,)`` int64."""
         first, last, _ = part.indices(self._num_samples)
-        number, first = divmod(first, _SIZE)
-        last -= number * _SIZE
+        number = min(first // _SIZE, self._num_pools)  # the rest may be more than a pool's
+        first, last = first - number * _SIZE, last - number * _SIZE
         if number >= self._num_pools or last <= _SIZE:
             return self._pool(number)[first:last]
         here = self._pool(number)[first:]

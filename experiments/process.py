@@ -18,7 +18,8 @@ def begin() -> None:
     the time of the imports.
     """
     gc.set_threshold(100_000, 20, 100)
-    atexit.register(_leave)
+    if not atexit._ncallbacks():  # whoever is here already, such as a measurement of coverage, would be asked after us
+        atexit.register(_leave)
 
 
 def imported() -> None:
@@ -40,8 +41,9 @@ def _leave() -> None:
     if not _exit_codes:
         return
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # closed by whoever has started the process
+                stream.flush()
     except (OSError, ValueError):
         return  # nobody reads any more: Python knows how to end then
     os._exit(_exit_codes[-1])

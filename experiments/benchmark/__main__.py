@@ -15,6 +15,7 @@ from typing import NoReturn
 import torch
 from tqdm import tqdm
 
+from experiments import process
 from experiments.benchmark import compiled, fits, floor, gpu, loading, processes
 from experiments.benchmark.children import ChildError
 from experiments.benchmark.comparison import Comparison, Pair
@@ -161,6 +162,7 @@ def main(args: Sequence[str] | None = None) -> list[Result]:
     if not given.output.absolute().parent.is_dir():
         parser.error(f"--output: there is no directory {given.output.absolute().parent}")
     chosen = [comparison for comparison in COMPARISONS if not only or comparison.name in only]
+    process.imported()
     about = machine()
     print(f"machine   {about['device']}; {about['precision']}", flush=True)
     results: list[Result] = []
@@ -183,4 +185,7 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        process.end(130)
+    except SystemExit as stopped:
+        process.end(stopped.code if isinstance(stopped.code, int) else 1)
+    process.end(0)

@@ -34,7 +34,7 @@ class EpochTimes(Callback):
 def epoch_times(*options: str) -> list[float]:
     """Seconds of two training epochs of the CNN, the first of which compiles if it is to be compiled."""
     times = EpochTimes()
-    with prepared(CNN, "--trainer.max_epochs", "2", "--trainer.limit_val_batches", "0", *options) as cli:
+    with prepared(CNN, "--trainer.limit_val_batches", "0", *options) as cli:
         cli.trainer.callbacks.append(times)  # type: ignore[attr-defined]  # set by Lightning's connector
         cli.trainer.fit(cli.model, cli.datamodule)
     return times.seconds
