@@ -18,6 +18,10 @@ class UsageError(Exception):
         super().__init__(message)
 
 
+class CompileError(UsageError):
+    """What ``torch.compile`` cannot do with the network on this machine: found out only when the first batch comes."""
+
+
 _CLASS_PLACES = {
     "optimizer": ("torch.optim",),
     "scheduler": ("zoo.optim", "torch.optim.lr_scheduler"),

@@ -21,7 +21,7 @@ import experiments
 from datamodules import DataError
 from experiments import process, run_directory
 from experiments.claims import hold
-from experiments.cli_errors import UsageError
+from experiments.cli_errors import CompileError, UsageError
 from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
 from experiments.resume import find_resumed
@@ -41,6 +41,7 @@ _INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
 EXPECTED_ERRORS = (
     BatchSizeError,
     CheckpointError,
+    CompileError,
     DataError,
     NoTrainingStepError,
     NonFiniteError,
@@ -66,7 +67,8 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
     Raises:
         SystemExit: after one line on stderr; with code 2 for a command line that cannot be used, 130 after Ctrl-C, 143
             after SIGTERM.
-        DataError, TargetError, NonFiniteError, BatchSizeError, NoTrainingStepError, CheckpointError: see there.
+        DataError, TargetError, NonFiniteError, BatchSizeError, NoTrainingStepError, CheckpointError, CompileError: see
+            there.
     """
     started = _started(experiment)
     with quiet(), _terminable():
@@ -78,7 +80,8 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
             raise SystemExit(2) from error
         exit_code = 1
         try:
-            summary = _train_and_test(cli, started)
+            with _compile_errors(cli):
+                summary = _train_and_test(cli, started)
             exit_code = 0
         except (SystemExit, KeyboardInterrupt) as stopped:
             exit_code = _exit_code(stopped)
@@ -133,6 +136,19 @@ def _terminable() -> Iterator[None]:
     finally:
         if before is not None:  # one that was not set by Python cannot be set again by it
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _compile_errors(cli: ExperimentCLI) -> Iterator[None]:
+    """Say in a sentence what ``--compile`` came to."""
+    try:
+        yield
+    except Exception as error:
+        raised_in = type(error).__module__
+        if cli.config.compile is None or not raised_in.startswith(("torch._dynamo.", "torch._inductor.")):
+            raise
+        said = str(error).partition("\nSet TORCHDYNAMO_VERBOSE")[0]
+        raise CompileError(f"--compile: {' '.join(said.split())}") from error
 
 
 def _exit_code(stopped: SystemExit | KeyboardInterrupt) -> int:
