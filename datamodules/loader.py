@@ -95,7 +95,7 @@ class EpochLoader(ABC):
 
     @abstractmethod
     def make_batch(self, chosen: Tensor | slice, epoch: int, seed: int) -> Any:
-        """The batch of the samples of these numbers.
+        """The batch of the samples of these numbers, no more and no fewer: by them the ranks' parts are weighed.
 
         Args:
             chosen: int64 on the CPU, or a slice.
@@ -302,7 +302,7 @@ class BatchLoader(EpochLoader):
         def prefetch(firsts: Tensor) -> None:
             # Block by block, which memory is good at. What was read is not needed, but it is in the cache then.
             offset = int(firsts[0]) % BLOCK
-            for part in parts:
+            for part in (part for part in parts if part.device.type == "cpu"):
                 whole = (len(part) - offset) // BLOCK * BLOCK
                 blocks = part[offset : offset + whole].reshape(-1, BLOCK * part[0].numel())
                 blocks.index_select(0, firsts // BLOCK)
@@ -324,12 +324,7 @@ class BatchLoader(EpochLoader):
 
 def _is_beyond_caches(values: Tensor) -> bool:
     """Whether samples are so many, and so small, that each of them would be a cache miss."""
-    return (
-        values.device.type == "cpu"
-        and len(values) > _MANY
-        and values.nbytes <= _SMALL * len(values)
-        and values.is_contiguous()
-    )
+    return len(values) > _MANY and 0 < values.nbytes <= _SMALL * len(values) and values.is_contiguous()
 
 
 def take(samples: Samples, chosen: Tensor | slice) -> Any:

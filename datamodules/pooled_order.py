@@ -40,13 +40,15 @@ class PooledOrder:
         inside = torch.randperm(_SIZE, generator=generator)
         # The same shuffle in every pool: which samples meet there is drawn by the blocks.
         self._block_inside, self._sample_inside = inside // BLOCK, inside % BLOCK
-        self._num_pools = num_blocks // POOL
-        self._pools = firsts[: self._num_pools * POOL].reshape(-1, POOL)
+        num_pools = num_blocks // POOL
+        self._pools = firsts[: num_pools * POOL].reshape(-1, POOL)
         # What fills no block, and the blocks that fill no pool.
-        left = (firsts[self._num_pools * POOL :, None] + torch.arange(BLOCK)).flatten()
+        left = (firsts[num_pools * POOL :, None] + torch.arange(BLOCK)).flatten()
         ends = torch.arange(offset), torch.arange(offset + num_blocks * BLOCK, num_samples)
         left = torch.cat([left, *ends])
         self._rest = left[torch.randperm(len(left), generator=generator)]
+        # Between any two pools: the samples at both ends of the data shall not be those that drop_last leaves out.
+        self._rest_start = int(torch.randint(num_pools + 1, (), generator=generator)) * _SIZE
         self._num_samples = num_samples
         self._prefetch = prefetch
         self._number = -1  # of the pool that is at hand
@@ -58,16 +60,24 @@ class PooledOrder:
     def __getitem__(self, part: slice) -> Tensor:
         """The sample numbers at consecutive places, ``(places,)`` int64."""
         first, last, _ = part.indices(self._num_samples)
-        number = min(first // _SIZE, self._num_pools)  # the rest may be more than a pool's
-        first, last = first - number * _SIZE, last - number * _SIZE
-        if number >= self._num_pools or last <= _SIZE:
-            return self._pool(number)[first:last]
-        here = self._pool(number)[first:]
-        return torch.cat([here, self[(number + 1) * _SIZE : number * _SIZE + last]])
+        if first >= last:
+            return self._rest[:0]
+        start, samples = self._around(first)
+        end = start + len(samples)
+        if last <= end:
+            return samples[first - start : last - start]
+        return torch.cat([samples[first - start :], self[end:last]])
+
+    def _around(self, place: int) -> tuple[int, Tensor]:
+        """The first of the places that are shuffled together around one, and the samples there."""
+        rest = len(self._rest)
+        if self._rest_start <= place < self._rest_start + rest:
+            return self._rest_start, self._rest
+        skipped = rest if place >= self._rest_start else 0
+        number = (place - skipped) // _SIZE
+        return number * _SIZE + skipped, self._pool(number)
 
     def _pool(self, number: int) -> Tensor:
-        if number >= self._num_pools:
-            return self._rest
         if number != self._number:
             firsts = self._pools[number]
             if self._prefetch is not None:

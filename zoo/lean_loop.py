@@ -21,6 +21,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import _Result
 from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 _TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -38,14 +39,15 @@ class LeanEpochLoop(_TrainingEpochLoop):
     profiler, and with a module that defines neither ``optimizer_step`` nor ``on_train_batch_start``. Any other fit goes
     Lightning's own way.
 
-    Installed by :class:`zoo.callbacks.LeanLoop`. A callback that gets another hook inside an epoch is heard from the
-    next epoch on.
+    Installed by :class:`zoo.callbacks.LeanLoop`. Hooks that a callback gets inside an epoch, and settings of validation
+    and schedules that are changed there, count from the next epoch on.
     """
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)
         self._results = _NotingResults(training=True)
         self._plan: _Plan | None = None
+        self._is_lean = False
 
         #: Whether several processes agree on a stop by other means than a message from the first before each batch.
         self.stops_are_agreed = False
@@ -57,14 +59,26 @@ class LeanEpochLoop(_TrainingEpochLoop):
     @property
     def is_lean(self) -> bool:
         """Whether the epoch under way, or else the last one, does without the overhead."""
-        return self._plan is not None
+        return self._is_lean
+
+    def run(self, data_fetcher: _DataFetcher) -> None:
+        try:
+            super().run(data_fetcher)
+        finally:
+            self._plan = None  # it holds what belongs to the epoch, such as the loader's workers
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         self._plan = None
         super().on_run_start(data_fetcher)
-        self._plan = _Plan(self.trainer, self, data_fetcher) if _is_ordinary(self, data_fetcher) else None
+        self._make_plan(data_fetcher)
+
+    def _make_plan(self, data_fetcher: _DataFetcher) -> None:
+        self._is_lean = _is_ordinary(self, data_fetcher)
+        self._plan = _Plan(self.trainer, self, data_fetcher) if self._is_lean else None
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
+        if self._plan is not None and not self._plan.holds(self.trainer):
+            self._make_plan(data_fetcher)
         plan = self._plan
         if plan is None or self.restarting:
             super().advance(data_fetcher)
@@ -88,14 +102,20 @@ class LeanEpochLoop(_TrainingEpochLoop):
             plan.on_train_batch_start(batch, batch_idx)
             total.started += 1
             current.started += 1
-            output = self._optimize(plan, batch, batch_idx)
+            if torch.is_grad_enabled():
+                output = self._optimize(plan, batch, batch_idx)
+            else:  # by a callback, which Lightning's closure makes up for
+                with torch.enable_grad():
+                    output = self._optimize(plan, batch, batch_idx)
         total.processed += 1
         current.processed += 1
         for config in plan.schedules:
             if (batch_idx + 1) % config.frequency == 0:
                 self.scheduler_progress.increment_ready()
+                plan.enter("lr_scheduler_step")
                 plan.module.lr_scheduler_step(config.scheduler, None)
                 self.scheduler_progress.increment_completed()
+        plan.enter(None)
         if self._num_ready_batches_reached():
             self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         plan.on_train_batch_end(output, batch, batch_idx)
@@ -118,7 +138,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             returned = module.training_step(batch, batch_idx) if plan.takes_index else module.training_step(batch)
         if isinstance(returned, Tensor):
             loss: Tensor | None = returned
-            output: dict[str, Any] = {"loss": returned.detach()}
+            output: dict[str, Any] = {"loss": returned.detach().clone()}
         else:
             result = ClosureResult.from_training_step_output(returned)
             loss, output = result.closure_loss, {} if result.loss is None else result.asdict()
@@ -127,30 +147,35 @@ class LeanEpochLoop(_TrainingEpochLoop):
                     "`training_step` returned `None`. If this was on purpose, ignore this warning..."
                 )
 
+        plan.enter("optimizer_step")
         zeroed = counts.zero_grad
         zeroed.total.ready += 1
         zeroed.current.ready += 1
         plan.on_before_zero_grad(optimizer)
         zeroed.total.started += 1
         zeroed.current.started += 1
+        plan.enter("optimizer_zero_grad")
         module.optimizer_zero_grad(trainer.current_epoch, batch_idx, optimizer)
         zeroed.total.completed += 1
         zeroed.current.completed += 1
 
         if loss is not None:
+            plan.enter("backward")
             plan.on_before_backward(loss)
             module.backward(loss)
             plan.on_after_backward()
+        plan.enter("optimizer_step")
 
         # Lightning does all of this from inside optimizer.step, which for these optimizers is the first thing they do.
         plan.on_before_optimizer_step(optimizer)
-        if plan.clips:
+        if plan.clips or trainer.gradient_clip_val:
             plan.enter("configure_gradient_clipping")
             module.configure_gradient_clipping(
                 optimizer,
                 gradient_clip_val=trainer.gradient_clip_val,
                 gradient_clip_algorithm=trainer.gradient_clip_algorithm,
             )
+            plan.enter("optimizer_step")
         optimizer.step()
         counts.step.total.completed += 1
         counts.step.current.completed += 1
@@ -170,6 +195,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         plan, trainer = self._plan, self.trainer
         if (
             plan is None
+            or not plan.holds(trainer)
             or self._skip_next_val
             or trainer.should_stop
             or trainer.received_sigterm
@@ -193,11 +219,15 @@ class _Plan:
     def __init__(self, trainer: Trainer, loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> None:
         self.module = module = trainer.lightning_module
         self.optimizer = trainer.optimizers[0]
+        self._callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+        self._num_callbacks = len(self._callbacks)
         self.results: _NotingResults = loop._results  # type: ignore[assignment]
         self.fetch = _fetch(data_fetcher)
         self.precision = _context(trainer.precision_plugin)
         self.takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
-        self.clips = bool(trainer.gradient_clip_val) or _defines(module, "configure_gradient_clipping", LightningModule)
+        self.clips = any(
+            _defines(module, name, LightningModule) for name in ("configure_gradient_clipping", "clip_gradients")
+        )
         self.is_dev_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by Lightning
         self.validates = loop._should_check_val_epoch()
         #: Batches between two validations, where nothing but the number of the batch decides.
@@ -218,16 +248,23 @@ class _Plan:
         self.on_before_optimizer_step = _Hook(trainer, "on_before_optimizer_step")
         self.on_train_batch_end = _Hook(trainer, "on_train_batch_end")
 
-    def enter(self, hook: str) -> None:
+    def holds(self, trainer: Any) -> bool:
+        """Whether nothing was changed since that a callback may change inside an epoch."""
+        return (
+            trainer.accumulate_grad_batches == 1
+            and trainer.callbacks is self._callbacks
+            and len(trainer.callbacks) == self._num_callbacks
+            and trainer.optimizers[0] is self.optimizer
+        )
+
+    def enter(self, hook: str | None) -> None:
         """Say which hook of the module is about to be called: what it logs depends on that."""
         self.module.__dict__["_current_fx_name"] = hook
 
     def transfer(self, batch: Any) -> Any:
         """The batch on the device, as Lightning would bring it there."""
-        if isinstance(batch, tuple | list) and all(
-            type(part) is Tensor and part.device == self._here for part in batch
-        ):
-            return batch
+        if type(batch) in (tuple, list) and all(type(part) is Tensor and part.device == self._here for part in batch):
+            return batch if type(batch) is tuple else list(batch)  # a list may be changed by whoever gets it
         batch = self.module._on_before_batch_transfer(batch, dataloader_idx=0)
         return call._call_strategy_hook(self.module.trainer, "batch_to_device", batch, dataloader_idx=0)
 
@@ -249,10 +286,11 @@ class _Hook:
 
     def __call__(self, *args: Any) -> None:
         if self._functions:
+            before = self._state["_current_fx_name"]
             self._state["_current_fx_name"] = self._name
             for function in self._functions:
                 function(*args)
-            self._state["_current_fx_name"] = None
+            self._state["_current_fx_name"] = before
 
 
 class _NotingResults(_ResultCollection):
@@ -302,8 +340,21 @@ def _is_ordinary(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> bool:
 
 
 def _steps_once(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer is one of torch's that call a closure once, before all else."""
-    return type(optimizer).__module__.startswith("torch.optim.") and not isinstance(optimizer, torch.optim.LBFGS)
+    """Whether an optimizer is one of torch's that call a closure once, first of all, with its step as it was made."""
+    hooks = (
+        *(optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks),
+        *(_global_optimizer_pre_hooks, _global_optimizer_post_hooks),
+    )
+    own_step = vars(optimizer).get("step")  # a schedule's wrapper counts the calls, and that is all it does
+    return (
+        type(optimizer).__module__.startswith("torch.optim.")
+        and not isinstance(optimizer, torch.optim.LBFGS)
+        and not any(hooks)
+        and (
+            own_step is None
+            or (hasattr(own_step, "_wrapped_by_lr_sched") and own_step.__wrapped__ is type(optimizer).step)
+        )
+    )
 
 
 def _context(plugin: FabricPrecision) -> AbstractContextManager[Any]:

@@ -23,6 +23,7 @@ _FIRST_PARTS = (1, 2)  # a whole record, or the beginning of one
 _CACHE = "WANDB_CACHE_DIR"
 _LAUNCHER = "wandb.sdk.launch"
 _LOOK_FOR_INPUTS = "_detect_and_apply_job_inputs"  # private to W&B: where it is gone, nothing is left out
+_LOOKING = threading.Lock()
 _EXIT_PATIENCE = 1.0
 _FLUSH_PATIENCE = 1.0
 
@@ -144,15 +145,16 @@ def without_launcher() -> Iterator[None]:
     """
     from wandb.sdk.wandb_run import Run
 
-    look = getattr(Run, _LOOK_FOR_INPUTS, None)
-    if look is None or _LAUNCHER in sys.modules:
+    if not hasattr(Run, _LOOK_FOR_INPUTS) or _LAUNCHER in sys.modules:
         yield
         return
-    setattr(Run, _LOOK_FOR_INPUTS, lambda run: None)
-    try:
-        yield
-    finally:
-        setattr(Run, _LOOK_FOR_INPUTS, look)
+    with _LOOKING:
+        look = getattr(Run, _LOOK_FOR_INPUTS)
+        setattr(Run, _LOOK_FOR_INPUTS, lambda run: None)
+        try:
+            yield
+        finally:
+            setattr(Run, _LOOK_FOR_INPUTS, look)
 
 
 def check_writable(directory: Path) -> None:

@@ -43,12 +43,15 @@ class Result:
     ratio: float
     seconds: float
     skipped: str | None = None
+    failed: str | None = None
 
     @property
     def verdict(self) -> str:
         """Whether the bound is kept, in a word or two."""
         if self.skipped is not None:
             return "skipped"
+        if self.failed is not None:
+            return "FAILED"
         if self.comparison.must is None:
             return "no bound"
         return "kept" if self.comparison.is_kept(self.ratio) else "NOT KEPT"
@@ -64,15 +67,26 @@ class Result:
             "better": "more" if comparison.more_is_better else "less",
             "must": comparison.must,
             "aim": comparison.aim,
-            "ratio": self.ratio if math.isfinite(self.ratio) else None,
+            "ratio": _finite(self.ratio),
             "verdict": self.verdict,
             "skipped": self.skipped,
+            "failed": self.failed,
             "seconds": round(self.seconds, 1),
             "rounds": [
-                {"ours": pair.ours, "baseline": pair.baseline, "ratio": pair.ratio, "note": pair.note}
+                {
+                    "ours": _finite(pair.ours),
+                    "baseline": _finite(pair.baseline),
+                    "ratio": _finite(pair.ratio),
+                    "note": pair.note,
+                }
                 for pair in self.pairs
             ],
         }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no other numbers."""
+    return value if math.isfinite(value) else None
 
 
 def measure(comparisons: Sequence[Comparison], rounds: int) -> Iterator[Result]:
@@ -84,13 +98,16 @@ def measure(comparisons: Sequence[Comparison], rounds: int) -> Iterator[Result]:
             reason = comparison.skipped()
             pairs: list[Pair] = []
             started = time.perf_counter()
-            if reason is None:
-                for pair in comparison.measure(rounds):
+            failed = None
+            try:
+                for pair in comparison.measure(rounds) if reason is None else ():
                     pairs.append(pair)
                     bar.update()
+            except (ChildError, fits.UnequalWeightsError) as error:  # the others are measured all the same
+                failed, pairs = f"{comparison.name}: {' '.join(str(error).split())}", []
             bar.update(rounds - len(pairs))
             ratio = comparison.summarize(pairs) if pairs else math.nan
-            yield Result(comparison, pairs, ratio, time.perf_counter() - started, reason)
+            yield Result(comparison, pairs, ratio, time.perf_counter() - started, reason, failed)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -101,7 +118,7 @@ def table(results: Sequence[Result]) -> str:
         sign = ">=" if comparison.more_is_better else "<="
         bounds = [_bound(sign, comparison.must), _bound(sign, comparison.aim)]
         if not result.pairs:
-            lines.append(_COLUMNS.format(comparison.name, "-", *bounds, "-", "-", f"skipped: {result.skipped}"))
+            lines.append(_COLUMNS.format(comparison.name, "-", *bounds, "-", "-", _why_not(result)))
             continue
         ours, baseline = (
             f"{_short(_median([getattr(pair, side) for pair in result.pairs]))} {comparison.unit}"
@@ -109,10 +126,17 @@ def table(results: Sequence[Result]) -> str:
         )
         lines.append(_COLUMNS.format(comparison.name, _short(result.ratio), *bounds, ours, baseline, result.verdict))
     lines.append("")
+    notes = [(result.comparison.name, result.pairs[-1].note) for result in results if result.pairs]
+    lines += [f"{name}: {note}" for name, note in notes if note]
+    lines.append("")
     lines += [
         f"{result.comparison.name}: {result.comparison.ours}, over {result.comparison.baseline}" for result in results
     ]
     return "\n".join(lines)
+
+
+def _why_not(result: Result) -> str:
+    return f"skipped: {result.skipped}" if result.skipped is not None else result.verdict
 
 
 def _bound(sign: str, value: float | None) -> str:
@@ -161,27 +185,27 @@ def main(args: Sequence[str] | None = None) -> list[Result]:
         parser.error(f"--rounds: must be at least 1, got {given.rounds}")
     if not given.output.absolute().parent.is_dir():
         parser.error(f"--output: there is no directory {given.output.absolute().parent}")
+    if given.output.is_dir():
+        parser.error(f"--output: {given.output} is a directory")
     chosen = [comparison for comparison in COMPARISONS if not only or comparison.name in only]
-    process.imported()
     about = machine()
     print(f"machine   {about['device']}; {about['precision']}", flush=True)
     results: list[Result] = []
-    try:
-        for result in measure(chosen, given.rounds):
-            results.append(result)
-            tqdm.write(
-                f"{result.comparison.name:<11} {_short(result.ratio)} ({result.verdict}, {result.seconds:.0f} s)"
-            )
-    except (ChildError, fits.UnequalWeightsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+    for result in measure(chosen, given.rounds):
+        results.append(result)
+        tqdm.write(f"{result.comparison.name:<11} {_short(result.ratio)} ({result.verdict}, {result.seconds:.0f} s)")
     text = json.dumps({**about, "comparisons": [result.as_json() for result in results]}, indent=2) + "\n"
     write_whole(text.encode(), given.output)
     print(f"\n{table(results)}\n\nwritten to {given.output}")
+    failed = [result.failed for result in results if result.failed is not None]
+    if failed:
+        print(f"error: {failed[0]}", file=sys.stderr)
+        raise SystemExit(1)
     return results
 
 
 if __name__ == "__main__":
+    process.imported()
     try:
         main()
     except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -54,6 +56,11 @@ def _measure(rounds: int) -> Iterator[Pair]:
     yield Pair(compiled[1], eager[1], f"mode {mode}: compiling takes {compiled[0] - compiled[1]:.1f} s, {break_even}")
 
 
+def _missing_compiler() -> str | None:
+    found = torch.cuda.is_available() or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+    return None if found else "there is no C++ compiler"
+
+
 COMPILED = Comparison(
     name="compile",
     ours="a training epoch of mnist_cnn with --compile, when it is compiled (measured once)",
@@ -62,6 +69,7 @@ COMPILED = Comparison(
     must=None,
     aim=None,
     measure=_measure,
+    skipped=_missing_compiler,
 )
 
 COMPARISONS = [COMPILED]

@@ -18,7 +18,8 @@ from experiments.benchmark.comparison import Comparison, Pair, alternate
 _BATCH_SIZE = 256
 _LEAST_SECONDS = 0.5  # of a measurement
 _GROWTH_BATCH_SIZE = 1000
-_FEW, _MANY = 10_000, 10_000_000
+_FEW, _MANY = 10_000, 10_000_000  # in training
+_TRAINING_SHARE = 0.7
 _WORKERS = (0, 2)
 
 
@@ -116,12 +117,12 @@ def nanoseconds_a_sample(loader: EpochLoader, samples: int) -> float:
 
 
 def _measure_growth(rounds: int) -> Iterator[Pair]:
-    few, many = rows(_FEW, _GROWTH_BATCH_SIZE), rows(_MANY, _GROWTH_BATCH_SIZE)
+    few, many = (rows(round(number / _TRAINING_SHARE), _GROWTH_BATCH_SIZE) for number in (_FEW, _MANY))
     nanoseconds_a_sample(few, few.num_samples)
     nanoseconds_a_sample(many, many.num_samples)
     yield from alternate(
-        lambda: nanoseconds_a_sample(many, many.num_samples),
-        lambda: nanoseconds_a_sample(few, many.num_samples),
+        lambda: nanoseconds_a_sample(many, 4 * many.num_samples),
+        lambda: nanoseconds_a_sample(few, 4 * many.num_samples),
         rounds,
     )
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+
+def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 autocast, made once for all steps, or nothing."""
+    if precision == "bf16-mixed":
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+    return nullcontext()
+
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,7 +40,7 @@ class PlainFit:
         loss: the mean loss of a batch.
         optimizer: over the network's parameters.
         schedule: stepped after each batch, or ``None``.
-        is_bf16: whether the network runs under bfloat16 autocast.
+        precision: what the network runs in, see :func:`precision_context`.
         batch_size: of training.
         eval_batch_size: of validation.
     """
@@ -40,7 +49,7 @@ class PlainFit:
     loss: Loss
     optimizer: Optimizer
     schedule: LRScheduler | None
-    is_bf16: bool
+    precision: AbstractContextManager[object]
     batch_size: int
     eval_batch_size: int
 
@@ -60,7 +69,7 @@ class PlainFit:
         """Train on ``steps`` batches of the samples in ``order``."""
         self.network.train()
         for chosen in torch.split(order, self.batch_size)[:steps]:
-            inputs, targets = data.prepare(data.features[chosen]), data.targets[chosen]
+            inputs, targets = data.prepare(data.features.index_select(0, chosen)), data.targets.index_select(0, chosen)
             loss = self.loss(self._forward(inputs), targets)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -85,6 +94,6 @@ class PlainFit:
         return total / len(data.targets), right / len(data.targets)
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.is_bf16, cache_enabled=False):
+        with self.precision:
             outputs: Tensor = self.network(inputs)
         return outputs.float()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torchmetrics import ExplainedVariance
 
@@ -21,17 +22,23 @@ from zoo import (
     BinaryClassification,
     GradientDescentRegression,
     MulticlassClassification,
+    PolynomialRegressor,
     Regression,
     SequenceTranscription,
 )
+from zoo.callbacks import GracefulStop, LastCheckpoint, LeanLoop
 from zoo.checkpointing import read_checkpoint
 from zoo.networks import Recurrent
+from zoo.optim import OneCycle
+from zoo.tasks import ranks
 
 SIZES = (1, 2, 5, 129, 10_000, 10_001)
 FAMILIES = ("regression", "binary", "multiclass", "weighted_multiclass", "transcription")
 GLOBAL_BATCH = 60  # divisible by 1, 2 and 3
 SHARDED_BATCHES = (1, 33)
 TRAININGS = ("plain", "weighted", "by_hand", "accumulated", "grouped", "drop_last")
+PARTS = ((20, 20, 20), (7, 6, 6), (1, 1, 0), (1, 0, 0), (333, 333, 334))  # samples of a batch, by rank
+STOPS = (0, 4, 6, 10, 13)  # of 14 steps, 7 an epoch: the first one, inside, the epoch's last, inside, the last
 TRAINING_SIZES = (1, 2, 5, 129, 1001)  # the last batch: 1, 2, 5, 9 and 41 samples
 
 
@@ -57,11 +64,10 @@ def trainer_of(world: int, **arguments: Any) -> Trainer:
         devices=world,
         strategy="ddp" if world > 1 else "auto",
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **arguments,
+        **{"enable_checkpointing": False, **arguments},
     )
 
 
@@ -168,6 +174,103 @@ def fitted_with_batch_norm(world: int, size: int) -> Any:
     return logged, again
 
 
+def weighed(world: int) -> dict[Any, Any]:
+    """This rank's losses of batches of which it has the given parts, scaled with and without the known sum."""
+    rank = torch.distributed.get_rank() if world > 1 else 0
+    results = {}
+    for parts in PARTS if world > 1 else ():
+        loss = torch.rand((), generator=drawn(rank)) + 0.1
+        both = ranks.weigh(loss, parts[rank], sum(parts[:world])), ranks.weigh(loss, parts[rank])
+        results[parts] = loss.item(), *(scaled.item() for scaled in both)
+    return results
+
+
+class Broadcasts(Callback):
+    """Notes whether buffers are sent before the next batch."""
+
+    def __init__(self) -> None:
+        self.seen: set[bool] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self.seen.add(bool(getattr(trainer.strategy.model, "broadcast_buffers", False)))
+
+
+def with_buffers(world: int) -> dict[str, Any]:
+    """Whether buffers were sent in a fit, this rank's afterwards, and the metrics of the last validation."""
+    results = {}
+    apart = ranks.keep_batch_norms_apart
+    for kind in ("apart", "sent", "polynomial", "polynomial with norm"):
+        torch.manual_seed(1)
+        # Each rank has other samples, and other statistics of them.
+        features, labels = samples_of("multiclass", 130)
+        task: Any
+        if kind in ("apart", "sent"):
+            network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+            task = MulticlassClassification(network, 4, optimizer=partial(torch.optim.SGD, lr=0.1))
+            data = (features, labels)
+        else:
+            task = PolynomialRegressor(degree=2, in_features=3, optimizer=partial(torch.optim.SGD, lr=0.01))
+            if kind == "polynomial with norm":
+                task.network = nn.Sequential(nn.BatchNorm1d(3), task.network)
+            data = (features, features[:, :1])
+        train, val = (BatchLoader(*data, batch_size=12 // world, shuffle=shuffle) for shuffle in (True, False))
+        broadcasts = Broadcasts()
+        trainer = trainer_of(world, max_epochs=2, log_every_n_steps=1, callbacks=[broadcasts])
+        ranks.keep_batch_norms_apart = apart if kind != "sent" else lambda module, wrapped: None
+        try:
+            trainer.fit(task, train, val)
+        finally:
+            ranks.keep_batch_norms_apart = apart
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        buffers = {name: value.clone() for name, value in task.network.named_buffers()}
+        weights = {name: value.detach().clone() for name, value in task.network.named_parameters()}
+        results[kind] = {"sent": sorted(broadcasts.seen), "buffers": buffers, "weights": weights, "logged": logged}
+    return results
+
+
+class TellsOneRank(Callback):
+    """Sends SIGTERM to one rank alone, in the midst of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_zero_grad(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == trainer.world_size - 1:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def stopped(world: int, directory: Path) -> Any:
+    """A fit of two epochs, and, for each step of a signal: exit code, steps, whether it can go on, and what follows."""
+    whole = _fitted_for(world, directory / f"never{world}")
+    results = {}
+    for step in STOPS:
+        folder = directory / f"stopped{world}_{step}"
+        # None of the other ranks' callbacks knows that one was told.
+        code, steps, _ = _fitted_for(world, folder, TellsOneRank(step))
+        can_go_on = (folder / "last.ckpt").is_file()
+        results[step] = code, steps, can_go_on, _fitted_for(world, folder, resume=can_go_on)
+    return whole, results
+
+
+def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = False) -> Any:
+    """Exit code, steps and weights."""
+    task = task_of("multiclass", optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9), scheduler=OneCycle)
+    train, val = (
+        BatchLoader(*samples_of("multiclass", 130), batch_size=18 // world, shuffle=shuffle, drop_last=shuffle)
+        for shuffle in (True, False)
+    )
+    # LastCheckpoint is there in both, so that a resumed run knows where it is.
+    ours = [LeanLoop(), GracefulStop(), LastCheckpoint(folder)]
+    options = {"max_epochs": 2, "log_every_n_steps": 1, "enable_checkpointing": True}
+    trainer = trainer_of(world, **options, callbacks=[*ours, *callbacks])
+    code = None
+    try:
+        trainer.fit(task, train, val, ckpt_path=str(folder / "last.ckpt") if resume else None, weights_only=True)
+    except SystemExit as stop:
+        code = stop.code
+    return code, trainer.global_step, {name: value.detach().clone() for name, value in task.named_parameters()}
+
+
 def untouched_loader(world: int) -> Any:
     """What a foreign module sees of a loader under the trainer's defaults, and what the trainer made of the loader."""
     module = Recorder()
@@ -224,6 +327,9 @@ def run_all(world: int, directory: Path) -> dict[str, Any]:
             "sharded": sharded(),
             "trained": trained(world),
             "batch_norm": {size: fitted_with_batch_norm(world, size) for size in (1, 129)},
+            "weighed": weighed(world),
+            "buffers": with_buffers(world),
+            "stopped": stopped(world, directory),
             "untouched": untouched_loader(world),
             "experimented": experimented(world, directory),
         }

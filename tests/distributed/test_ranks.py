@@ -107,6 +107,65 @@ def test_validation_inside_a_fit_is_that_of_the_first_ranks_statistics(run_ranks
         assert logged == ranks[0][0]
 
 
+@pytest.mark.parametrize("parts", cases.PARTS)
+@pytest.mark.parametrize("world", WORLDS)
+def test_losses_are_weighed_alike_whether_their_sum_is_known_or_asked_for(run_ranks, world, parts):
+    ranks = [results["weighed"][parts] for results in run_ranks(world)]
+    for _, known, asked in ranks:
+        assert known == asked
+    # DistributedDataParallel averages over the ranks.
+    samples = parts[:world]
+    mean = sum(loss * count for (loss, *_), count in zip(ranks, samples, strict=True)) / sum(samples)
+    assert sum(known for _, known, _ in ranks) / world == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_statistics_of_norms_need_not_be_sent(run_ranks, single, world):
+    ranks = [results["buffers"] for results in run_ranks(world)]
+    assert [each["apart"]["sent"] for each in ranks] == [[False]] * world
+    assert [each["sent"]["sent"] for each in ranks] == [[True]] * world
+    first = ranks[0]
+    assert set(first["sent"]["buffers"]) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert first["sent"]["buffers"]["1.num_batches_tracked"] > 0
+    for kind in ("buffers", "weights"):
+        for name, value in first["sent"][kind].items():
+            assert torch.equal(first["apart"][kind][name], value)
+    for each in ranks:
+        assert each["apart"]["logged"] == each["sent"]["logged"] == first["sent"]["logged"]
+        for name, value in first["sent"]["weights"].items():
+            assert torch.equal(each["apart"]["weights"][name], value)
+    # The statistics of the first rank's samples are not those of all, or there were nothing to be seen here.
+    alone = single["buffers"]["apart"]["buffers"]["1.running_mean"]
+    assert not torch.allclose(first["apart"]["buffers"]["1.running_mean"], alone)
+
+
+@pytest.mark.parametrize("kind", ["polynomial", "polynomial with norm"])
+@pytest.mark.parametrize("world", WORLDS)
+def test_other_buffers_are_sent_as_ever(run_ranks, world, kind):
+    ranks = [results["buffers"][kind] for results in run_ranks(world)]
+    assert [each["sent"] for each in ranks] == [[True]] * world
+    for name, value in ranks[0]["buffers"].items():
+        assert all(torch.equal(each["buffers"][name], value) for each in ranks)  # shared for the last validation
+
+
+@pytest.mark.parametrize("step", cases.STOPS)
+@pytest.mark.parametrize("world", [1, *WORLDS])
+def test_ranks_stop_behind_the_same_batch_and_go_on_as_if_they_had_not(run_ranks, single, world, step):
+    for rank, results in enumerate([single] if world == 1 else run_ranks(world)):
+        (whole_code, whole_steps, whole_weights), stops = results["stopped"]
+        assert (whole_code, whole_steps) == (None, 14)
+        code, steps, can_go_on, (end_code, end_steps, end_weights) = stops[step]
+        assert code == (143 if rank == 0 else 0)  # only the first one's code is the run's
+        # Asked before each batch, and at an epoch's end, the others hear in the next one of what was told in this.
+        assert steps == step + 1 + (world > 1 and step % 7 != 6)
+        assert can_go_on
+        assert (end_code, end_steps) == (None, 14)
+        # Of three summands the order matters, and DistributedDataParallel has another in its first step than later.
+        tolerance = 0.0 if world < 3 else 1e-6
+        for name, value in whole_weights.items():
+            torch.testing.assert_close(end_weights[name], value, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_an_experiment_has_the_metrics_of_one_process_and_so_has_a_resumed_one(run_ranks, single, world):
     metrics, weights = single["experimented"][0]

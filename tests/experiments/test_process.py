@@ -128,7 +128,9 @@ def test_sigterm_keeps_its_code(started):
 def test_a_process_without_stdout_ends_with_its_code():
     command = f'"{sys.executable}" -m experiments.linear_regression --no_such_option >&-'
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, timeout=PATIENCE)
+    done = subprocess.run(
+        command, shell=True, check=False, capture_output=True, text=True, env=environment, timeout=PATIENCE
+    )
     assert (done.returncode, done.stderr) == (2, "error: unknown option --no_such_option\n")
 
 
@@ -146,7 +148,7 @@ print("as before")
 
 def test_importing_the_package_changes_nothing_in_the_process():
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", LIBRARY], check=False, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "as before\nat the end\n", "")
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
-PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/performance.md")]
+PAGES = [
+    REPOSITORY / name
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md", "docs/performance.md")
+]
 
 
 def test_the_two_commands_stand_first_and_ci_runs_the_second():

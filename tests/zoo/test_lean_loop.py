@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 from functools import partial
 
 import pytest
@@ -172,12 +173,27 @@ class Unsized(IterableDataset):
         return zip(*samples(), strict=True)
 
 
+class Kept:
+    """A loader that makes its batches once."""
+
+    def __init__(self):
+        self.batches = [list(batch) for batch in DataLoader(TensorDataset(*samples()), 8)]
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
 def loader(kind):
     if kind == "ours":
         return TensorDataModule(*samples(), batch_size=8, standardize=True)
     validation = DataLoader(TensorDataset(*samples()), batch_size=30)
     if kind == "unsized":
         return {"train_dataloaders": DataLoader(Unsized(), batch_size=8), "val_dataloaders": validation}
+    if kind == "kept":
+        return {"train_dataloaders": Kept(), "val_dataloaders": validation}
     if kind == "several":
         sets = {name: DataLoader(TensorDataset(*samples()), batch_size=8) for name in "ab"}
         return {"train_dataloaders": sets, "val_dataloaders": validation}
@@ -334,6 +350,111 @@ def test_a_step_without_a_loss_is_skipped_as_lightning_does():
     theirs, their_calls, _ = fit(module, False)  # it warns once in a process
     assert our_calls == their_calls
     assert state(ours) == state(theirs)
+
+
+class LogsInBackward(Module):
+    def backward(self, loss):
+        self.log("inside", loss.detach())
+        super().backward(loss)
+
+
+class ClipsByWay(Module):
+    def clip_gradients(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+        nn.utils.clip_grad_value_(self.parameters(), 0.01)
+
+
+class OnceSet(Callback):
+    """Changes an attribute of the trainer in the fifth batch."""
+
+    def __init__(self, name, value):
+        self.name, self.value = name, value
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 5:
+            setattr(trainer, self.name, self.value)
+
+
+class LeavesGradientsOff(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        torch.set_grad_enabled(False)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        torch.set_grad_enabled(True)
+
+
+class ChangesLoss(Callback):
+    def on_before_backward(self, trainer, pl_module, loss):
+        with torch.no_grad():
+            loss.mul_(10)
+
+
+class ReplacesFeatures(Callback):
+    """Puts others into the batch, which a loader that keeps its batches must not see again."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        batch[0] = batch[0] * 2
+
+
+CHANGED = {
+    "logs in backward": (LogsInBackward(), {"callbacks": [LogsEverywhere()]}),
+    "clips by way": (ClipsByWay(), {}),
+    "clips from the fifth step on": (Module(), {"callbacks": [OnceSet("gradient_clip_val", 0.001)]}),
+    "accumulates from the fifth step on": (Module(), {"callbacks": [OnceSet("accumulate_grad_batches", 2)]}),
+    "gradients off": (Module(), {"callbacks": [LeavesGradientsOff()]}),
+    "loss changed": (Module(), {"callbacks": [ChangesLoss()]}),
+    "lists that are kept": (Module(), {"data": "kept", "callbacks": [ReplacesFeatures()]}),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_what_modules_and_callbacks_may_do_has_the_same_effect(case):
+    module, options = CHANGED[case]
+    ours, our_calls, our_rows = fit(module, True, **options)
+    theirs, their_calls, their_rows = fit(module, False, **options)
+    assert our_calls == their_calls
+    assert plain(our_rows) == plain(their_rows)
+    assert state(ours) == state(theirs)
+
+
+@pytest.mark.parametrize("kind", ["pre hook", "post hook", "patched"])
+def test_an_optimizer_that_somebody_has_changed_goes_lightnings_way(kind):
+    class Changed(Module):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            weights = list(self.parameters())
+
+            def scale(*args, **kwargs):
+                with torch.no_grad():
+                    for weight in weights:
+                        weight.mul_(0.99)
+
+            if kind == "pre hook":
+                optimizer.register_step_pre_hook(scale)
+            elif kind == "post hook":
+                optimizer.register_step_post_hook(scale)
+            else:
+                step = optimizer.step
+
+                def twice(closure):
+                    closure()
+                    return step(closure)
+
+                optimizer.step = twice
+            return optimizer
+
+    module = Changed()
+    ours, our_calls, _ = fit(module, True)
+    theirs, their_calls, _ = fit(module, False)
+    assert not ours.fit_loop.epoch_loop.is_lean
+    assert our_calls == their_calls
+    assert state(ours) == state(theirs)
+
+
+def test_nothing_of_an_epoch_is_kept_behind_it():
+    trainer, _, _ = fit(Module(), True)
+    loop = trainer.fit_loop.epoch_loop
+    assert loop.is_lean
+    assert loop._plan is None
 
 
 class OwnStep(Module):
@@ -512,6 +633,24 @@ def test_the_loop_overrides_what_lightning_has():
     own = {name for name in vars(LeanEpochLoop) if not name.startswith("__")}
     inherited = {name for name in own if hasattr(_TrainingEpochLoop, name)}
     assert inherited == {
-        *("on_run_start", "advance", "on_advance_end", "done", "_should_check_val_epoch", "_broadcast_sigterm_tensor")
+        *(
+            "run",
+            "on_run_start",
+            "advance",
+            "on_advance_end",
+            "done",
+            "_should_check_val_epoch",
+            "_broadcast_sigterm_tensor",
+        )
     }
     assert "data_fetcher" in inspect.signature(_TrainingEpochLoop.advance).parameters
+
+
+@pytest.mark.parametrize(("has_cuda", "check"), [(False, "0"), (True, "1")])
+def test_gpus_are_not_looked_for_where_there_are_none(monkeypatch, make_trainer, has_cuda, check):
+    trainer = make_trainer(max_epochs=1, callbacks=[LeanLoop()])
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning does when it is imported
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    for callback in trainer.callbacks:
+        callback.setup(trainer, Module(), "fit")
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == check

@@ -41,6 +41,10 @@ class GracefulStop(Callback):
         self.signal, self._postponed, self._asked = None, False, None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.received_sigterm:
+            # Told while the fit was being set up: not to end this process alone, before the others have heard of it.
+            self.signal = self.signal or signal.SIGTERM
+            _set_stop(trainer, False)
         # Not before: Lightning has put a handler of its own in place by now, which talks to the other processes from
         # inside whatever they were just talking about.
         if threading.current_thread() is threading.main_thread():

@@ -15,6 +15,8 @@ from zoo.lean_loop import LeanEpochLoop
 class LeanLoop(Callback):
     """Lets a trainer's fits run in :class:`zoo.lean_loop.LeanEpochLoop`, which does the same in less time.
 
+    On a machine without a GPU it also sets ``PYTORCH_NVML_BASED_CUDA_CHECK=0`` for this process.
+
     Any module gets the same weights, logs and checkpoints as without it. A trainer that somebody has given another
     loop already keeps that.
     """

@@ -53,7 +53,8 @@ def keep_batch_norms_apart(module: nn.Module, wrapped: nn.Module | None) -> None
         module: whose buffers.
         wrapped: the module as the strategy runs it.
     """
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # not what is derived from them, which may read them
+    norms = [part for part in module.modules() if type(part) in kinds and part.training]
     has_no_others = sum(1 for _ in module.buffers()) == sum(1 for norm in norms for _ in norm.buffers(recurse=False))
     if has_no_others and isinstance(wrapped, DistributedDataParallel):
         wrapped.broadcast_buffers = False
