@@ -304,7 +304,7 @@ def test_a_handler_that_was_not_set_by_python_is_no_error(tmp_path, monkeypatch,
     stop = GracefulStop()
     monkeypatch.setattr(graceful_stop.signal, "signal", lambda number, new: handlers.append(new) or handler)
     handlers = []
-    stop.on_train_start(None, None)
+    stop.on_train_start(SimpleNamespace(received_sigterm=False), None)
     stop.teardown(None, None, "fit")
     assert handlers == [stop._on_signal] * 2 + ([] if handler is None else [handler] * 2)
     monkeypatch.undo()
