@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from experiments import binary_moons
 from zoo import BinaryMLPClassifier
 
 COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+# Of torch 2.11's own, when its compiler is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="torch.compile needs a C++ compiler")
 TINY = [
     *("--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--tracking", "none", "--model.hidden", "[4]"),
@@ -37,7 +40,14 @@ def graphs():
 def runs(tmp_path_factory):
     """A directory with one run as it is and one that was compiled."""
     directory = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),  # a mark says nothing to a fixture of the module
+    ):
+        warnings.filterwarnings(
+            "ignore", message="`torch.jit.script_method` is deprecated", category=DeprecationWarning
+        )
         patch.chdir(directory)
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(directory / "cache"))
         binary_moons.main([*TINY, "--run_dir", "plain"])
