@@ -227,7 +227,7 @@ class BatchLoader(EpochLoader):
     and the state for an exact resume are here, see :class:`EpochLoader`.
 
     More than 131,072 samples of at most 64 bytes each, in memory, are shuffled by :class:`PooledOrder`, so that reading
-    one takes as long as in small data.
+    one takes little longer than in small data.
 
     A batch is ``(features, targets)``; of samples that are :class:`Padded` either is a :class:`PaddedBatch`, padded to
     the longest of the batch.
