@@ -160,7 +160,7 @@ class ExperimentCLI(LightningCLI):
             "--compile",
             type=Compile | None,
             default=None,
-            help="Compile the network with torch.compile in this mode, which takes half a minute or more (default: not).",
+            help="Compile the network with torch.compile in this mode, which takes half a minute (default: not).",
         )
         defaults: dict[str, Any] = {"trainer.num_sanity_val_steps": 0, **self.experiment.defaults}
         for option in _CLASS_OPTIONS:

@@ -38,7 +38,8 @@ class ConvBlock(nn.Module):
     """Convolution, max pooling if there is to be any, norm, activation.
 
     Pooling comes first because the rest then is over a quarter of the values. What rises, as all activations here do
-    but ``"gelu"`` and a ``"prelu"`` that has learnt a negative slope, gives the same before and behind a maximum; the norm's statistics are those of the pooled values.
+    but ``"gelu"`` and a ``"prelu"`` that has learnt a negative slope, gives the same before and behind a maximum;
+    the norm's statistics are those of the pooled values.
 
     Args:
         in_channels: channels of the input.
