@@ -1,5 +1,6 @@
 """Callbacks, each usable in anyone's ``Trainer``."""
 
+from zoo.callbacks.figure import FigureCallback
 from zoo.callbacks.graceful_stop import GracefulStop
 from zoo.callbacks.last_checkpoint import LastCheckpoint
 from zoo.callbacks.lean_loop import LeanLoop
@@ -12,6 +13,7 @@ from zoo.callbacks.value_guard import BatchSizeError, NoTrainingStepError, Value
 __all__ = [
     "BatchSizeError",
     "EpochProgress",
+    "FigureCallback",
     "GracefulStop",
     "LastCheckpoint",
     "LeanLoop",
