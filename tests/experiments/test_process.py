@@ -134,8 +134,8 @@ if len(sys.argv) > 1:
     keep_freed_memory()
 
 def step():
-    # Activations of some megabytes, freed at once, as those of a training step are.
-    kept = [torch.ones(2_000_000) for _ in range(4)]
+    # Activations of many megabytes, freed at once, as those of a training step are.
+    kept = [torch.ones(7_500_000) for _ in range(4)]
 
 for _ in range(3):
     step()
@@ -155,8 +155,8 @@ def page_faults(*arguments, **variables):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other settings")
 def test_freed_memory_is_kept_for_the_next_step():
-    pages = 20 * 4 * 8_000_000 // 4096  # all that the steps write
-    assert page_faults() > pages // 50  # once at least, and in other heaps in every step: or there were nothing to mend
+    pages = 20 * 4 * 30_000_000 // 4096  # all that the steps write
+    assert page_faults() > pages // 4  # or there were nothing to mend
     assert page_faults("keep") < pages // 100
     assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > pages // 4  # the environment wins
 
