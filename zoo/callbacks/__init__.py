@@ -1,9 +1,10 @@
 """Callbacks, each usable in anyone's ``Trainer``."""
 
-from zoo.callbacks.figure import FigureCallback
+from zoo.callbacks.figure import FigureCallback, FigureWarning
 from zoo.callbacks.graceful_stop import GracefulStop
 from zoo.callbacks.last_checkpoint import LastCheckpoint
 from zoo.callbacks.lean_loop import LeanLoop
+from zoo.callbacks.learning_curves import LearningCurves
 from zoo.callbacks.plain_hyperparameters import PlainHyperparameters
 from zoo.callbacks.progress import EpochProgress
 from zoo.callbacks.run_record import RunRecord, describe_optimizer
@@ -14,9 +15,11 @@ __all__ = [
     "BatchSizeError",
     "EpochProgress",
     "FigureCallback",
+    "FigureWarning",
     "GracefulStop",
     "LastCheckpoint",
     "LeanLoop",
+    "LearningCurves",
     "NoTrainingStepError",
     "PlainHyperparameters",
     "RunRecord",
