@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningDataModule
 
-from zoo import Task
-from zoo.callbacks import LearningCurves
+from datamodules import MNISTDataModule
+from zoo import BinaryClassification, MulticlassClassification, Task
+from zoo.callbacks import ConfusionMatrix, LearningCurves, ReliabilityDiagram, RocAndPrecisionRecall, WorstImages
 
 if TYPE_CHECKING:
     from experiments.command_line import Experiment
@@ -21,4 +22,12 @@ def figures_for(experiment: Experiment, task: Task, data: LightningDataModule) -
         task: the model.
         data: not set up yet.
     """
-    return [LearningCurves(experiment.name)]
+    title = experiment.name
+    figures: list[Callback] = [LearningCurves(title)]
+    if isinstance(task, BinaryClassification | MulticlassClassification):
+        figures += [ConfusionMatrix(title), ReliabilityDiagram(title), RocAndPrecisionRecall(title)]
+    elif isinstance(data, MNISTDataModule):  # classes by regression
+        figures += [ConfusionMatrix(title)]
+    if isinstance(data, MNISTDataModule):
+        figures += [WorstImages(title)]
+    return figures

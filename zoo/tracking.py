@@ -102,6 +102,9 @@ class ResilientWandbLogger(WandbLogger):
         return url
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if any(not isinstance(value, int | float | str | Tensor) for value in metrics.values()):
+            self._log_media(metrics, step)
+            return
         if self._rows_ahead:
             self._rows_ahead -= 1
             return
@@ -109,6 +112,11 @@ class ResilientWandbLogger(WandbLogger):
             name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in metrics.items()
         }
         self._call(lambda: super(ResilientWandbLogger, self).log_metrics(row, step))
+
+    def _log_media(self, media: Mapping[str, Any], step: int | None) -> None:
+        """Pictures and tables become part of the next row, or of the run's end: rows are counted in a resumed run."""
+        row = dict(media) if step is None else {**media, _STEP: step}
+        self._call(lambda: self.experiment.log(row, commit=False))
 
     def log_hyperparams(self, params: Any) -> None:
         self._call(lambda: super(ResilientWandbLogger, self).log_hyperparams(params))

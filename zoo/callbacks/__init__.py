@@ -1,5 +1,12 @@
 """Callbacks, each usable in anyone's ``Trainer``."""
 
+from zoo.callbacks.classification import (
+    ClassificationFigure,
+    ConfusionMatrix,
+    ReliabilityDiagram,
+    RocAndPrecisionRecall,
+    WorstImages,
+)
 from zoo.callbacks.figure import FigureCallback, FigureWarning
 from zoo.callbacks.graceful_stop import GracefulStop
 from zoo.callbacks.last_checkpoint import LastCheckpoint
@@ -13,6 +20,8 @@ from zoo.callbacks.value_guard import BatchSizeError, NoTrainingStepError, Value
 
 __all__ = [
     "BatchSizeError",
+    "ClassificationFigure",
+    "ConfusionMatrix",
     "EpochProgress",
     "FigureCallback",
     "FigureWarning",
@@ -22,8 +31,11 @@ __all__ = [
     "LearningCurves",
     "NoTrainingStepError",
     "PlainHyperparameters",
+    "ReliabilityDiagram",
+    "RocAndPrecisionRecall",
     "RunRecord",
     "StepSeeding",
     "ValueGuard",
+    "WorstImages",
     "describe_optimizer",
 ]

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.figures.style import MARKERS, new_figure, series, style
 
@@ -20,8 +20,10 @@ _FEW = 40  # points, up to which each has a marker
 _MOST_PANELS = 12
 _COLUMNS = 3
 
+_BESIDE: Any = {"xytext": (-6, 6), "textcoords": "offset points", "ha": "right"}
 _NAME = re.compile(r"(?:(?P<stage>train|training|val|valid|validation)[/_.-])?(?P<metric>.+?)(?P<span>_step|_epoch)?")
 _STAGES = {"train": "training", "val": "validation", "valid": "validation"}
+_LABELS = ("training", "validation", "training, mean of the epoch")
 
 
 @dataclass
@@ -56,10 +58,10 @@ def learning_curves(curves: Mapping[str, Curve], title: str) -> Figure:
     rows = math.ceil(len(shown) / columns)
     with style():
         figure = new_figure(title, 1.2 + 3.6 * columns, 0.8 + 2.8 * rows)
-        axes = figure.subplots(rows, columns, squeeze=False).flat
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True).flatten()
         for ax, (metric, named) in zip(axes, shown, strict=False):
             _draw(ax, metric, named)
-        for ax in list(axes)[len(shown) :]:
+        for ax in axes[len(shown) :]:
             ax.remove()
         return figure
 
@@ -80,7 +82,8 @@ def _panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
 
 
 def _draw(ax: Axes, metric: str, named: Mapping[str, Curve]) -> None:
-    for index, (label, curve) in enumerate(named.items()):
+    for label, curve in named.items():
+        index = _LABELS.index(label) if label in _LABELS else len(_LABELS)
         few = len(curve.steps) <= _FEW
         ax.plot(
             curve.steps,
@@ -91,10 +94,18 @@ def _draw(ax: Axes, metric: str, named: Mapping[str, Curve]) -> None:
             linewidth=1.2,
             **series(index),
         )
+    ax.ticklabel_format(useOffset=False)
     values = [value for curve in named.values() for value in curve.values if math.isfinite(value)]
     if metric.endswith("loss") and spans_decades(values):
         ax.set_yscale("log")
+    elif max(values) - min(values) < 1e-6 * abs(max(values)):  # matplotlib would show rounding errors
+        ax.set_ylim(min(values) - 0.05 * abs(min(values)), max(values) + 0.05 * abs(max(values)))
+        ax.annotate(f"{values[-1]:.4g}", (list(named.values())[-1].steps[-1], values[-1]), **_BESIDE)
+    bottom, top = ax.get_ylim()
+    if not metric.endswith("loss") and min(values) >= 0.0 and max(values) <= 1.0 < top:
+        ax.set_ylim(bottom, 1.0 + 0.02 * (1.0 - bottom))  # a share
     ax.set_xlabel("optimizer step")
+    ax.tick_params(labelbottom=True)
     ax.set_ylabel(metric)
     ax.grid(visible=True)
     if any(named):
