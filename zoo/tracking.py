@@ -27,6 +27,7 @@ from zoo.wandb_service import (
     cache_in,
     check_complete,
     check_writable,
+    data_in,
     default_server,
     end_service,
     service_ended,
@@ -116,7 +117,16 @@ class ResilientWandbLogger(WandbLogger):
     def _log_media(self, media: Mapping[str, Any], step: int | None) -> None:
         """Pictures and tables become part of the next row, or of the run's end: rows are counted in a resumed run."""
         row = dict(media) if step is None else {**media, _STEP: step}
-        self._call(lambda: self.experiment.log(row, commit=False))
+        run = self.experiment
+
+        def log() -> None:
+            try:
+                with data_in(Path(run.settings.wandb_dir)):
+                    run.log(row, commit=False)
+            except Exception as error:  # worth no more than themselves
+                _warn(f"Weights & Biases did not take {', '.join(media)} ({_first_line(error)})")
+
+        self._call(log)
 
     def log_hyperparams(self, params: Any) -> None:
         self._call(lambda: super(ResilientWandbLogger, self).log_hyperparams(params))

@@ -39,6 +39,8 @@ def reliability_diagram(
     Raises:
         ValueError: no samples, or not as many hits.
     """
+    from matplotlib.ticker import NullFormatter
+
     if not len(probabilities) or len(probabilities) != len(hits):
         raise ValueError(f"there must be a hit or miss for each probability, got {len(hits)} for {len(probabilities)}")
     count, confidence, accuracy = bins(probabilities, hits, num_bins)
@@ -47,7 +49,7 @@ def reliability_diagram(
     middles, width = (edges[:-1] + edges[1:]) / 2, 1.0 / num_bins
     used = count > 0
     with style():
-        figure = new_figure(title, 5.4, 6.2)
+        figure = new_figure(title, 6.0, 6.2)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         top.bar(middles[used], accuracy[used], width, color=COLORS[5], edgecolor="black", linewidth=0.6, label=ylabel)
         top.bar(
@@ -59,15 +61,16 @@ def reliability_diagram(
             edgecolor=COLORS[1],
             hatch="///",
             linewidth=0.6,
-            label="distance to the mean probability",
+            label="gap to the mean probability",
         )
         top.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="perfectly calibrated")
         top.set(ylabel=ylabel, xlim=(0, 1), ylim=(0, 1))
         top.set_title(f"expected calibration error {error:.4f} ({num_bins} bins)")
         figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, columnspacing=1.2)
         bottom.bar(middles, count, width, color=COLORS[0], edgecolor="black", linewidth=0.6)
-        bottom.set(xlabel=xlabel, ylabel="samples", ylim=(0.7, 1.6 * count.max()))
+        bottom.set(xlabel=xlabel, ylabel="samples", ylim=(0.7, max(10, 1.6 * count.max())))
         bottom.set_yscale("log")
+        bottom.yaxis.set_minor_formatter(NullFormatter())
         bottom.grid(visible=True, axis="y")
         return figure
 

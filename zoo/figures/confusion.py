@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from zoo.figures.style import COLORS, new_figure, style
+from zoo.figures.style import COLORS, new_figure, plain, short, style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Counts = npt.NDArray[np.int64]
@@ -34,8 +35,6 @@ def confusion_matrix(counts: Counts, title: str, class_names: Sequence[str] | No
         ValueError: counts that are not square, or not as many names.
     """
     from matplotlib.colors import PowerNorm
-    from torch import from_numpy
-    from torchmetrics.classification import MulticlassConfusionMatrix
 
     names = _names(counts, class_names)
     classes = len(counts)
@@ -45,12 +44,10 @@ def confusion_matrix(counts: Counts, title: str, class_names: Sequence[str] | No
     with style():
         figure = new_figure(title, size + 0.8, size)
         ax = figure.subplots()
-        metric = MulticlassConfusionMatrix(classes, validate_args=False)
-        metric.plot(val=from_numpy(shares), ax=ax, add_text=False, labels=names, cmap="Blues")
-        [image] = ax.images
-        image.set_norm(PowerNorm(_GAMMA, 0.0, 1.0))
+        # Not by torchmetrics' plot, whose colours are of the counts, and to which NumPy 2 says a warning.
+        image = ax.imshow(shares, cmap="Blues", norm=PowerNorm(_GAMMA, 0.0, 1.0))
         if classes <= _MOST_COUNTED:
-            fontsize = 10 - 4 * max(0, classes - 10) / (_MOST_COUNTED - 10)
+            fontsize = 10 - 3 * max(0, classes - 10) / (_MOST_COUNTED - 10)
             for row, column in zip(*np.nonzero((counts > 0) | np.eye(classes, dtype=bool)), strict=True):
                 dark = shares[row, column] ** _GAMMA > 0.6
                 ax.text(
@@ -72,17 +69,14 @@ def confusion_matrix(counts: Counts, title: str, class_names: Sequence[str] | No
         return figure
 
 
-def _label(ax: object, names: Sequence[str]) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(ax, Axes)
+def _label(ax: Axes, names: Sequence[str]) -> None:
     every = -(-len(names) // _MOST_TICKS)
     long = max(map(len, names)) > 3
     ticks = range(0, len(names), every)
     ax.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90 if long else 0, fontsize=9)
-    ax.set_yticks(ticks, [names[tick] for tick in ticks], rotation=0, fontsize=9)
-    ax.set_xlabel("predicted class", fontsize=10)
-    ax.set_ylabel("true class", fontsize=10)
+    ax.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=9)
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
     ax.spines[:].set_visible(False)
 
 
@@ -106,7 +100,7 @@ def most_confused(counts: Counts, title: str, class_names: Sequence[str] | None 
     pairs = [(int(row), int(column)) for row, column in zip(*np.unravel_index(order, counts.shape), strict=True)]
     pairs = [pair for pair in pairs if errors[pair]]
     with style():
-        figure = new_figure(title, 6.4, 1.3 + 0.3 * max(len(pairs), 3))
+        figure = new_figure(title, 6.4 + 0.05 * max(map(len, names)), 1.3 + 0.3 * max(len(pairs), 3))
         ax = figure.subplots()
         if not pairs:
             ax.axis("off")
@@ -114,7 +108,10 @@ def most_confused(counts: Counts, title: str, class_names: Sequence[str] | None 
             return figure
         values = [int(errors[pair]) for pair in pairs]
         bars = ax.barh(
-            [f"{names[row]} read as {names[column]}" for row, column in pairs], values, color=COLORS[0], height=0.7
+            [f"{short(names[row], 24)} read as {short(names[column], 24)}" for row, column in pairs],
+            values,
+            color=COLORS[0],
+            height=0.7,
         )
         shares = [100 * errors[pair] / counts[pair[0]].sum() for pair in pairs]
         ax.bar_label(
@@ -143,4 +140,4 @@ def class_labels(num_classes: int, class_names: Sequence[str] | None) -> list[st
         return [str(number) for number in range(num_classes)]
     if len(class_names) != num_classes:
         raise ValueError(f"there are {num_classes} classes, but {len(class_names)} class_names")
-    return [str(name) for name in class_names]
+    return [plain(str(name)) for name in class_names]

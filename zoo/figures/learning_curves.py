@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from zoo.figures.style import MARKERS, new_figure, series, style
+from zoo.figures.style import MARKERS, new_figure, plain, series, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ _FEW = 40  # points, up to which each has a marker
 _MOST_PANELS = 12
 _COLUMNS = 3
 
-_BESIDE: Any = {"xytext": (-6, 6), "textcoords": "offset points", "ha": "right"}
+_BELOW: Any = {"xytext": (0, -8), "textcoords": "offset points", "ha": "center", "va": "top"}
 _NAME = re.compile(r"(?:(?P<stage>train|training|val|valid|validation)[/_.-])?(?P<metric>.+?)(?P<span>_step|_epoch)?")
 _STAGES = {"train": "training", "val": "validation", "valid": "validation"}
 _LABELS = ("training", "validation", "training, mean of the epoch")
@@ -75,7 +75,7 @@ def _panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
             continue
         stage = match["stage"] or ""
         stage = _STAGES.get(stage, stage)
-        metric = match["metric"].replace("_", " ")
+        metric = plain(match["metric"].replace("_", " "))
         label = f"{stage}, mean of the epoch" if match["span"] == "_epoch" else stage
         panels.setdefault(metric, {})[label.removeprefix(", ")] = curve
     return dict(sorted(panels.items(), key=lambda item: not item[0].endswith("loss")))
@@ -83,7 +83,7 @@ def _panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
 
 def _draw(ax: Axes, metric: str, named: Mapping[str, Curve]) -> None:
     for label, curve in named.items():
-        index = _LABELS.index(label) if label in _LABELS else len(_LABELS)
+        index = _LABELS.index(label) if label in _LABELS else 0
         few = len(curve.steps) <= _FEW
         ax.plot(
             curve.steps,
@@ -100,7 +100,7 @@ def _draw(ax: Axes, metric: str, named: Mapping[str, Curve]) -> None:
         ax.set_yscale("log")
     elif max(values) - min(values) < 1e-6 * abs(max(values)):  # matplotlib would show rounding errors
         ax.set_ylim(min(values) - 0.05 * abs(min(values)), max(values) + 0.05 * abs(max(values)))
-        ax.annotate(f"{values[-1]:.4g}", (list(named.values())[-1].steps[-1], values[-1]), **_BESIDE)
+        ax.annotate(f"{values[-1]:.4g}", (list(named.values())[-1].steps[-1], values[-1]), **_BELOW)
     bottom, top = ax.get_ylim()
     if not metric.endswith("loss") and min(values) >= 0.0 and max(values) <= 1.0 < top:
         ax.set_ylim(bottom, 1.0 + 0.02 * (1.0 - bottom))  # a share

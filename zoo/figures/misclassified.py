@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.figures.style import new_figure, style
+from zoo.figures.style import new_figure, short, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ Images = npt.NDArray[Any]
 
 _COLUMNS = 8
 _INCHES = 1.2  # of a column
-_LONGEST_NAME = 14
+_NARROWEST = 28  # pixels of an image beside each other, so that there is room below it
 _CAPTION = 0.42  # of an image's height: three lines
 
 
@@ -46,6 +46,8 @@ def worst_images(
             figure.text(0.5, 0.4, remark or "no sample is misclassified", ha="center", va="center")
             return figure
         pictures = as_pictures(images)
+        enlarged = math.ceil(_NARROWEST / pictures.shape[2])
+        pictures = pictures.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
         rows = math.ceil(len(pictures) / _COLUMNS)
         columns = min(_COLUMNS, len(pictures))
         height, width = pictures.shape[1:3]
@@ -58,7 +60,7 @@ def worst_images(
         for index, picture in enumerate(pictures):
             top, left = index // columns * cell_height, index % columns * cell_width
             sheet[top : top + height, left : left + width] = picture
-            truth, guess = _short(truths[index]), _short(predictions[index])
+            truth, guess = short(truths[index]), short(predictions[index])
             ax.text(
                 left + width / 2 - 0.5,
                 top + height + 0.02 * width,
@@ -73,10 +75,6 @@ def worst_images(
         if remark:
             ax.set_title(remark)
         return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def as_pictures(images: Images) -> npt.NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ def publish(figure: Figure, name: str, directory: Path, loggers: Iterable[Logger
         step: the optimizer step that the images belong to.
     """
     buffer = io.BytesIO()
-    with style():
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of a name in another script: drawn as boxes
         figure.savefig(buffer, format="png")
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f"{name}.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,9 +70,9 @@ def roc_and_precision_recall(
         roc, recall = figure.subplots(1, 2)
         for index, ranking in enumerate(shown):
             look: dict[str, Any] = {"linewidth": 1.5, **series(index)}
-            area = f"{ranking.label}: {ranking.auroc:.5f}"
+            area = f"{ranking.label}: {_area(ranking.auroc)}"
             roc.plot(ranking.false_positives, ranking.true_positives, label=area, **look)
-            area = f"{ranking.label}: {ranking.average_precision:.5f}"
+            area = f"{ranking.label}: {_area(ranking.average_precision)}"
             recall.plot(ranking.recall, ranking.precision, label=area, drawstyle="steps-post", **look)
         roc.plot([0, 1], [0, 1], color="gray", linewidth=1, linestyle=(0, (1, 3)))
         few = f" ({len(shown)} lowest of {len(rankings)})" if len(shown) < len(rankings) else ""
@@ -84,6 +85,11 @@ def roc_and_precision_recall(
             ax.legend(title=what + few, loc="lower right" if ax is roc else "lower left", fontsize=9)
         _enlarge(roc, recall, shown)
         return figure
+
+
+def _area(area: float) -> str:
+    """Rounded down: what is not perfect shall not look as if it were."""
+    return f"{math.floor(area * 1e5) / 1e5:.5f}"
 
 
 def _rank(label: str, scores: Array, is_class: Array) -> _Ranking | None:
@@ -123,9 +129,9 @@ def _enlarge(roc: Axes, recall: Axes, rankings: Sequence[_Ranking]) -> None:
         (recall, max(0.0, 1.5 * pure - 0.5), 1.0, max(0.0, 1.5 * precise - 0.5)),
     ):
         small = right - left < 0.5 and bottom > 0.5
-        width, height = (max(right - left, 1e-3), max(1.0 - bottom, 1e-3)) if small else (1.0, 1.0)
-        start = left if small else 0.0
+        width, height = (max(right - left, 0.01), max(1.0 - bottom, 0.01)) if small else (1.0, 1.0)
+        start = 0.0 if ax is roc else 1.0 - width
         ax.set_xlim(start - 0.03 * width, start + 1.03 * width)
         ax.set_ylim(1.0 - 1.03 * height, 1.0 + 0.03 * height)
-        ax.set_title("enlarged: the corner where they differ" if small else "")
+        ax.set_title("enlarged: the corner of the best" if small else "")
         ax.ticklabel_format(useOffset=False)
