@@ -157,7 +157,7 @@ def test_two_classes_by_one_logit_keep_the_tasks_threshold(make_trainer):
     assert seen.predictions.classes.tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize("kind", ["sequence", "regression", "labels", "empty"])
+@pytest.mark.parametrize("kind", ["sequence", "regression", "labels"])
 def test_what_is_no_classification_costs_a_warning_that_names_the_figure(make_trainer, kind, images):
     module = Users(classes=2 if kind == "labels" else 3)
     features, targets = images
@@ -168,15 +168,43 @@ def test_what_is_no_classification_costs_a_warning_that_names_the_figure(make_tr
     elif kind == "labels":  # a label beyond the classes, which only the figures look at
         module.test_step = lambda batch, batch_idx: module(batch[0])
     loader = DataLoader(TensorDataset(features, targets), batch_size=8)
-    limit = 0.0 if kind == "empty" else 1.0
-    trainer = make_trainer(callbacks=[ConfusionMatrix(), WorstImages()], limit_test_batches=limit)
+    trainer = make_trainer(callbacks=[ConfusionMatrix(), WorstImages()])
     if kind == "sequence":
         module.test_step = lambda batch, batch_idx: module(batch[0])
-    if kind == "empty":
-        trainer.test(module, loader, verbose=False)  # Lightning calls no hook
-        return
     with pytest.warns(FigureWarning, match="ConfusionMatrix failed"):
         trainer.test(module, loader, verbose=False)
+
+
+@pytest.mark.parametrize("kind", ["features", "sizes"])
+def test_inputs_that_cannot_be_shown_cost_the_pictures_alone(make_trainer, tmp_path, kind):
+    module = Users()
+    module.network = nn.Sequential(nn.Flatten(), nn.LazyLinear(3)) if kind == "features" else Pooled()
+    shapes = [(4, 16), (4, 16)] if kind == "features" else [(4, 1, 4, 4), (4, 1, 5, 6)]
+    batches = [(torch.randn(shape), torch.tensor([0, 1, 2, 0])) for shape in shapes]
+    module(batches[0][0])
+    trainer = make_trainer(callbacks=[ConfusionMatrix(), WorstImages()])
+    with pytest.warns(FigureWarning, match=r"WorstImages failed \(ValueError: .*images") as caught:
+        trainer.test(module, DataLoader(batches, batch_size=None), verbose=False)
+    assert len([each for each in caught if each.category is FigureWarning]) == 1
+    assert (tmp_path / "figures" / "confusion_matrix.png").is_file()
+
+
+class Pooled(nn.Module):
+    """For images of any size."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 3)
+
+    def forward(self, images):
+        return self.layer(images.mean(dim=(2, 3)))
+
+
+def test_a_trial_run_draws_nothing(make_trainer, tmp_path, loader):
+    trainer = make_trainer(fast_dev_run=True, callbacks=[LearningCurves(), ConfusionMatrix()])
+    trainer.fit(Users(), loader, loader)
+    trainer.test(trainer.lightning_module, loader, verbose=False)
+    assert not (tmp_path / "figures").exists()
 
 
 class Broken(FigureCallback):

@@ -120,7 +120,10 @@ class WorstImages(ClassificationFigure):
 
     def draw(self, trainer: Trainer, predictions: Predictions) -> None:
         worst = predictions.worst
-        assert worst is not None
+        if worst is None:
+            raise ValueError(
+                "only inputs that are one tensor, of the same shape in every batch, can be shown as images"
+            )
         names = class_labels(predictions.num_classes, self.class_names)
         truths, guesses = ([names[index] for index in column.tolist()] for column in (worst.targets, worst.predictions))
         confidences, images = worst.confidences.tolist(), worst.inputs.numpy()

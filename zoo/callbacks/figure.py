@@ -48,8 +48,11 @@ class FigureCallback(Callback):
                 setattr(cls, name, _harmless(hook))
 
     def publish(self, trainer: Trainer, name: str, figure: Figure) -> None:
-        """Save a figure as ``<directory>/<name>.png``, and send it to the trainer's loggers as ``figures/<name>``."""
-        if not trainer.is_global_zero:
+        """Save a figure as ``<directory>/<name>.png``, and send it to the trainer's loggers as ``figures/<name>``.
+
+        Not in a trial run, ``Trainer(fast_dev_run=True)``.
+        """
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning
             return
         file = Path(self.directory or _root(trainer) / "figures") / f"{name}.png"
         publish(figure, name, file.parent, trainer.loggers, trainer.global_step)

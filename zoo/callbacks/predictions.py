@@ -47,7 +47,7 @@ class Predictions:
         probabilities: ``(samples, classes)`` float32.
         classes: ``(samples,)`` int64, predicted.
         targets: ``(samples,)`` int64, true.
-        worst: see there; ``None`` where nobody wanted the inputs.
+        worst: see there; ``None`` where nobody wanted the inputs, or they are not of one shape.
     """
 
     probabilities: Tensor
@@ -76,6 +76,7 @@ class PredictionRecorder:
         self.module = module
         self.with_inputs = with_inputs
         self.error: Exception | None = None
+        self._mixed = False
         self._outputs: Tensor | None = None
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
         self._worst: WorstInputs | None = None
@@ -102,10 +103,13 @@ class PredictionRecorder:
     def _keep(self, probabilities: Tensor, classes: Tensor, targets: Tensor, inputs: Any) -> None:
         kept = probabilities.float().cpu(), classes.cpu(), targets.cpu()
         self._kept.append(kept)
-        if not self.with_inputs:
+        if not self.with_inputs or self._mixed:
             return
-        if not isinstance(inputs, Tensor):
-            raise ValueError("only inputs that are one tensor can be shown as images")
+        if not isinstance(inputs, Tensor) or (
+            self._worst is not None and self._worst.inputs.shape[1:] != inputs.shape[1:]
+        ):
+            self._mixed = True  # what is of different shapes cannot be kept together
+            return
         wrong = (kept[1] != kept[2]).nonzero().squeeze(1)
         confidences = kept[0][wrong].gather(1, kept[1][wrong, None]).squeeze(1)
         few = confidences.argsort(descending=True, stable=True)[:MOST_IMAGES]
@@ -128,16 +132,18 @@ class PredictionRecorder:
         self.close()
         several = trainer.world_size > 1 and in_process_group()
         device = trainer.strategy.root_device
-        failed = torch.tensor(float(self.error is not None), device=device)
+        flags = torch.tensor([self.error is not None, self._mixed], dtype=torch.float32, device=device)
         if several:
-            torch.distributed.all_reduce(failed, torch.distributed.ReduceOp.MAX)
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        failed, mixed = (bool(flag) for flag in flags)
         if failed:
             raise RuntimeError(_reason(self.error)) from self.error
         probabilities, classes, targets = map(torch.cat, zip(*(self._kept or [_nothing()]), strict=True))
-        worst = self._worst
+        worst = None if mixed else self._worst
         if several:
             probabilities, classes, targets = (_gather(part, device) for part in (probabilities, classes, targets))
-            worst = _gather_worst(worst, device) if self.with_inputs else None
+            if self.with_inputs and not mixed:
+                worst = _gather_worst(worst, device)
         if not len(targets):
             raise RuntimeError("the test had not a single sample")
         return Predictions(probabilities, classes, targets, worst)
@@ -171,7 +177,8 @@ def classified(module: LightningModule, outputs: Any, targets: Any) -> tuple[Ten
         classes = scores.argmax(dim=1)
     if targets.ndim == 2 and targets.shape == scores.shape:  # one-hot
         targets, scores = targets.argmax(dim=1), scores.clamp(0.0, 1.0)
-    targets = targets.reshape(len(targets), -1).squeeze(1).long()
+    if targets.numel() == len(targets):
+        targets = targets.flatten().long()
     if targets.ndim != 1 or (len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < scores.shape[1]):
         raise ValueError(f"targets must be class indices (batch,) in 0..{scores.shape[1] - 1}")
     return scores, classes, targets
