@@ -25,6 +25,7 @@ from experiments import run_directory
 from experiments.claims import Claim
 from experiments.cli_errors import UsageError, explain
 from experiments.config_files import read_config_file
+from experiments.figures import figures_for
 from experiments.options import option_values
 from experiments.resume import Resumed, differences, relocate
 from experiments.summary import circumstances, data_facts, opening
@@ -44,7 +45,10 @@ from zoo.hardware import default_precision
 from zoo.tracking import MetricsCSV, start_wandb
 
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
+Figures = Literal["all", "none"]
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
+
+DEFAULT_FIGURES: Figures = "all"
 
 # Set by a class: a new class on the command line starts from its own defaults, not from those of another.
 _CLASS_OPTIONS = ("model.optimizer", "model.scheduler")
@@ -143,6 +147,13 @@ class ExperimentCLI(LightningCLI):
             default="auto",
             help="auto and wandb: Weights & Biases, offline where there is no account or network; "
             "csv and none: no tracker. metrics.csv is written in any case.",
+        )
+        parser.add_argument(
+            "--figures",
+            type=Figures,
+            default=DEFAULT_FIGURES,
+            help="all: draw the figures that fit the task, behind training and test, into figures/ of the run's "
+            "directory and the tracker; none: draw none.",
         )
         parser.add_argument(
             "--patience",
@@ -323,6 +334,8 @@ class ExperimentCLI(LightningCLI):
         if self.config.patience is not None:
             monitor, mode = self.experiment.monitor, self.experiment.mode
             callbacks.append(EarlyStopping(monitor, mode=mode, patience=self.config.patience))
+        if self.config.figures == "all" and not config.fast_dev_run:
+            callbacks += figures_for(self.experiment, self.model, self.datamodule)
         config.callbacks = [*given, *callbacks]
         if config.enable_model_summary is None:
             config.enable_model_summary = False  # the opening lines say what it would

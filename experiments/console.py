@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from datamodules import FallbackWarning
+from zoo.callbacks import FigureWarning
 from zoo.tracking import TrackerWarning
 
 # Warnings that the user of an experiment can do nothing about.
@@ -34,7 +35,7 @@ def quiet() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show_plainly
-        for ours in (FallbackWarning, TrackerWarning):
+        for ours in (FallbackWarning, FigureWarning, TrackerWarning):
             warnings.filterwarnings("always", category=ours)
         for ignored in _NOISE:
             warnings.filterwarnings("ignore", message=ignored)

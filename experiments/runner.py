@@ -25,9 +25,9 @@ from experiments.cli_errors import CompileError, UsageError
 from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
 from experiments.resume import find_resumed
-from experiments.summary import circumstances, closing, data_facts, write_summary
+from experiments.summary import circumstances, closing, data_facts, relative, write_summary
 from zoo import NonFiniteError, TargetError, Task
-from zoo.callbacks import BatchSizeError, NoTrainingStepError, StepSeeding, ValueGuard
+from zoo.callbacks import BatchSizeError, FigureCallback, NoTrainingStepError, StepSeeding, ValueGuard
 from zoo.checkpointing import CheckpointError
 from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
@@ -192,6 +192,7 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
         verbose=False,
     )
     examined = _examine(cli)
+    figures = [callback for callback in trainer.callbacks if isinstance(callback, FigureCallback)]  # type: ignore[attr-defined]
     done = time.perf_counter()
     summary = {
         "experiment": cli.experiment.name,
@@ -206,7 +207,9 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
             "total": round(done - started, 3),
             "fit": round(test_started - fit_started, 3),
             "test": round(done - test_started, 3),
+            "figures": round(sum(callback.seconds for callback in figures), 3),
         },
+        "figures": [relative(file, cli.directory) for callback in figures for file in callback.files],
         "checkpoint": None if checkpoint is None else str(checkpoint),
         **circumstances(trainer, model),
     }

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import signal
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from zoo import (
     Regression,
     SequenceTranscription,
 )
-from zoo.callbacks import GracefulStop, LastCheckpoint, LeanLoop
+from zoo.callbacks import ClassificationFigure, FigureWarning, GracefulStop, LastCheckpoint, LeanLoop
 from zoo.checkpointing import read_checkpoint
 from zoo.networks import Recurrent
 from zoo.optim import OneCycle
@@ -355,6 +356,49 @@ class Recorder(LightningModule):
         self.seen += batch[1].tolist()
 
 
+class Seen(ClassificationFigure):
+    """Notes what it would draw, if this process draws."""
+
+    with_inputs = True
+    found: Any = None
+
+    def draw(self, trainer: Trainer, predictions: Any) -> None:
+        worst = predictions.worst
+        order = predictions.probabilities[:, 0].argsort()  # ranks have the samples in another order
+        self.found = predictions.probabilities[order], predictions.classes[order], worst.inputs, worst.confidences
+
+
+def drawn_figures(world: int) -> dict[int, Any]:
+    """What there was to draw of tests of several sizes; with a single sample some ranks have none."""
+    found = {}
+    for size in (1, 5, 129):
+        figure = Seen()
+        loader = BatchLoader(*samples_of("multiclass", size), batch_size=10)
+        trainer_of(world, callbacks=[figure]).test(task_of("multiclass"), loader, verbose=False)
+        found[size] = figure.found
+    return found
+
+
+class BrokenOnOne(ClassificationFigure):
+    """Cannot follow the test in the last process."""
+
+    def on_test_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        super().on_test_batch_end(trainer, *args)
+        if trainer.global_rank == trainer.world_size - 1:
+            self._recorder.error = ValueError("spoilt")  # type: ignore[union-attr]
+
+
+def broken_figure(world: int) -> Any:
+    """What a test whose figure fails in one process comes to: the loss, and the warnings in this process."""
+    loader = BatchLoader(*samples_of("multiclass", 129), batch_size=10)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FigureWarning)
+        trainer = trainer_of(world, callbacks=[BrokenOnOne()])
+        [metrics] = trainer.test(task_of("multiclass"), loader, verbose=False)
+    said = [str(each.message) for each in caught if issubclass(each.category, FigureWarning)]
+    return float(metrics["test/loss"]), said
+
+
 def experimented(world: int, directory: Path) -> Any:
     """Test metrics and weights of an experiment, and of one stopped after half of its epochs and resumed."""
     shared = ["--tracking", "none", "--data.num_samples", "400", "--data.batch_size", str(60 // world)]
@@ -396,5 +440,7 @@ def run_all(world: int, directory: Path) -> dict[str, Any]:
             "stopped_seldom": stopped_seldom(world, directory),
             "lean": lean(world),
             "untouched": untouched_loader(world),
+            "figures": drawn_figures(world),
+            "broken_figure": broken_figure(world),
             "experimented": experimented(world, directory),
         }

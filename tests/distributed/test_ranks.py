@@ -207,3 +207,25 @@ def test_the_trainer_leaves_loaders_alone(run_ranks, world):
     ranks = [results["untouched"] for results in run_ranks(world)]
     assert sorted(sample for seen, _ in ranks for sample in seen) == list(range(7))
     assert all(same for _, same in ranks)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_first_rank_draws_what_one_process_would(run_ranks, single, world):
+    first, *others = [results["figures"] for results in run_ranks(world)]
+    for size, expected in single["figures"].items():
+        for own, theirs in zip(first[size], expected, strict=True):
+            torch.testing.assert_close(own, theirs)
+        assert all(figures[size] is None for figures in others)
+    assert 0 < len(first[129][2]) <= 32
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_figure_that_fails_in_one_rank_costs_all_of_them_a_warning(run_ranks, single, world):
+    loss, _ = single["broken_figure"]
+    *others, last = [results["broken_figure"] for results in run_ranks(world)]
+    assert last == (pytest.approx(loss), ["BrokenOnOne failed (RuntimeError: spoilt)"])
+    for figures in others:
+        assert figures == (
+            pytest.approx(loss),
+            ["BrokenOnOne failed (RuntimeError: another process could not follow the test)"],
+        )
