@@ -1,26 +1,41 @@
 """Callbacks, each usable in anyone's ``Trainer``."""
 
+from zoo.callbacks.ctc_alignment import CTCAlignment
+from zoo.callbacks.decision_boundary import DecisionBoundary
 from zoo.callbacks.figure import FigureCallback
+from zoo.callbacks.figure_of_test import FigureOfTest
+from zoo.callbacks.forecast_examples import ForecastExamples
 from zoo.callbacks.graceful_stop import GracefulStop
 from zoo.callbacks.last_checkpoint import LastCheckpoint
 from zoo.callbacks.lean_loop import LeanLoop
 from zoo.callbacks.plain_hyperparameters import PlainHyperparameters
 from zoo.callbacks.progress import EpochProgress
+from zoo.callbacks.regression_fit import RegressionFit
 from zoo.callbacks.run_record import RunRecord, describe_optimizer
+from zoo.callbacks.sample_grid import SampleGrid
 from zoo.callbacks.seeding import StepSeeding
 from zoo.callbacks.value_guard import BatchSizeError, NoTrainingStepError, ValueGuard
+from zoo.callbacks.weight_images import FirstLayerFilters, WeightImages
 
 __all__ = [
     "BatchSizeError",
+    "CTCAlignment",
+    "DecisionBoundary",
     "EpochProgress",
     "FigureCallback",
+    "FigureOfTest",
+    "FirstLayerFilters",
+    "ForecastExamples",
     "GracefulStop",
     "LastCheckpoint",
     "LeanLoop",
     "NoTrainingStepError",
     "PlainHyperparameters",
+    "RegressionFit",
     "RunRecord",
+    "SampleGrid",
     "StepSeeding",
     "ValueGuard",
+    "WeightImages",
     "describe_optimizer",
 ]
