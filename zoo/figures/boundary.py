@@ -119,7 +119,14 @@ def _scatter(axes: Axes, features: Floats, labels: Ints, predicted: Ints) -> Non
     wrong = features[labels != predicted]
     if len(wrong):
         axes.scatter(
-            wrong[:, 0], wrong[:, 1], s=80, facecolors="none", edgecolors="black", linewidths=1.2, label="misclassified", zorder=4
+            wrong[:, 0],
+            wrong[:, 1],
+            s=80,
+            facecolors="none",
+            edgecolors="black",
+            linewidths=1.2,
+            label="misclassified",
+            zorder=4,
         )
 
 
