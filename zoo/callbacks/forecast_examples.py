@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ForecastExamples(FigureOfTest):
     """Draws ``forecasts.png`` when a test has ended: the first series, what was seen, what followed and was forecast.
 
-    For windows ``(batch, steps)`` or ``(batch, steps, 1)`` of two steps or more, targets ``(batch, horizon)`` or
+    For windows ``(batch, steps, 1)`` of two steps or more, targets ``(batch, horizon)`` or
     ``(batch, horizon, 1)``, in the unit of the windows, and a module that gives as many values; of anything else
     nothing is drawn. A data module may have
 
@@ -46,7 +46,7 @@ class ForecastExamples(FigureOfTest):
         if len(kept.inputs) > 1 or len(kept.targets) > 1:
             return False
         windows, targets = kept.inputs[0], kept.targets[0]
-        return _is_series(windows) and windows.shape[1] > 1 and _is_series(targets)
+        return windows.ndim == 3 and windows.shape[1] > 1 and _is_series(windows) and _is_series(targets)
 
     def draw(self, trainer: Trainer, module: LightningModule, kept: list[Kept]) -> Figure | None:
         wanted = [part.targets[0].cpu().double().flatten(1) for part in kept]

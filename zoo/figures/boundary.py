@@ -31,7 +31,7 @@ def decision_boundary(
 ) -> Figure:
     """The probabilities over the plane as shades, the boundary as a line, and the samples by class.
 
-    Classes differ by the shape of their markers, samples on the wrong side have a ring around them. Of more than 1,000
+    Classes differ by the shape of their markers, misclassified samples have a black edge. Of more than 1,000
     samples the first are shown; the accuracy is that of all.
 
     Args:
@@ -72,13 +72,16 @@ def _percent(right: int, total: int) -> str:
 def _shade_two(axes: Axes, x: Floats, y: Floats, probabilities: Floats, threshold: float) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    colors = LinearSegmentedColormap.from_list("classes", [_pale(0, 0.7), "white", _pale(1, 0.7)])
+    ends: list[Any] = [_pale(0, 0.7), "white", _pale(1, 0.7)]
+    colors = LinearSegmentedColormap.from_list("classes", ends)
     shades = axes.pcolormesh(x, y, probabilities, cmap=colors, vmin=0.0, vmax=1.0, shading="gouraud", rasterized=True)
     bar = axes.figure.colorbar(shades, ax=axes, label="probability of class 1")
     bar.ax.axhline(threshold, color="black", linewidth=1.8)
     if probabilities.min() < threshold < probabilities.max():
         line = axes.contour(x, y, probabilities, levels=[threshold], colors="black", linewidths=1.8)
-        axes.clabel(line, fmt={threshold: f"p = {threshold:g}"}, fontsize=9)
+        # Not inline: a gap in the line would look like one in the boundary, and samples may stand in it.
+        for text in axes.clabel(line, fmt={threshold: f"p = {threshold:g}"}, fontsize=9, inline=False, zorder=6):
+            text.set_bbox({"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})
 
 
 def _shade_several(axes: Axes, x: Floats, y: Floats, probabilities: Floats) -> None:
@@ -103,31 +106,24 @@ def _shade_several(axes: Axes, x: Floats, y: Floats, probabilities: Floats) -> N
 
 
 def _scatter(axes: Axes, features: Floats, labels: Ints, predicted: Ints) -> None:
+    wrong = labels != predicted
     for label in np.unique(labels).tolist():
-        chosen = features[labels == label]
+        chosen = labels == label
+        marker: dict[str, Any] = {"marker": _marker(label), "color": COLORS[label % len(COLORS)], "s": 24}
+        right = features[chosen & ~wrong]
         axes.scatter(
-            chosen[:, 0],
-            chosen[:, 1],
-            s=22,
-            marker=_marker(label),
-            color=COLORS[label % len(COLORS)],
+            right[:, 0],
+            right[:, 1],
             edgecolors="white",
             linewidths=0.6,
-            label=f"class {label}",
             zorder=3,
+            label=f"class {label}",
+            **marker,
         )
-    wrong = features[labels != predicted]
-    if len(wrong):
-        axes.scatter(
-            wrong[:, 0],
-            wrong[:, 1],
-            s=80,
-            facecolors="none",
-            edgecolors="black",
-            linewidths=1.2,
-            label="misclassified",
-            zorder=4,
-        )
+        missed = features[chosen & wrong]
+        axes.scatter(missed[:, 0], missed[:, 1], edgecolors="black", linewidths=1.3, zorder=4, **marker)
+    if wrong.any():
+        axes.scatter([], [], s=30, facecolors="none", edgecolors="black", linewidths=1.3, label="misclassified")
 
 
 def _name_regions(axes: Axes, features: Floats, labels: Ints) -> None:

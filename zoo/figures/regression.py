@@ -41,7 +41,7 @@ def regression_fit(
         noise_variance: the least mean squared error that is possible, if it is known.
     """
     with style():
-        figure = new_figure(title, height=6.0)
+        figure = new_figure(title, width=6.8, height=6.0)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 2))
         above.scatter(feature[:_POINTS], targets[:_POINTS], label="test samples", **_dots(len(feature)))
         above.plot(*curve, color=COLORS[1], linewidth=2.5, label="fitted")
@@ -53,7 +53,7 @@ def regression_fit(
         _residuals(below, feature, targets - predicted)
         below.set(xlabel="feature", ylabel="residual\n(target - fitted)")
         figure.align_ylabels()
-        figure.legend(loc="outside lower center", ncols=4)
+        _legend(figure)
     return figure
 
 
@@ -71,7 +71,7 @@ def predicted_against_true(
         noise_variance: the least mean squared error that is possible, if it is known.
     """
     with style():
-        figure = new_figure(f"{title}\n", width=9.6, height=4.9)
+        figure = new_figure(title, width=9.6, height=5.0)
         left, right = figure.subplots(1, 2)
         ends = _ends(np.concatenate([targets, predicted]))
         left.scatter(targets[:_POINTS], predicted[:_POINTS], label="test samples", **_dots(len(targets)))
@@ -80,8 +80,15 @@ def predicted_against_true(
         left.set_title(_error(targets, predicted, noise_variance))
         _residuals(right, predicted, targets - predicted)
         right.set(xlabel="predicted target", ylabel="residual (true - predicted)", title="residuals")
-        figure.legend(loc="outside lower center", ncols=4)
+        _legend(figure)
     return figure
+
+
+def _legend(figure: Figure) -> None:
+    legend = figure.legend(loc="outside lower center", ncols=4, markerscale=2.0)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
 
 
 def _residuals(axes: Axes, at: Floats, residuals: Floats) -> None:
@@ -89,7 +96,7 @@ def _residuals(axes: Axes, at: Floats, residuals: Floats) -> None:
     axes.axhline(0.0, color="black", linewidth=1.0)
     spread = float(np.sqrt(np.mean(np.square(residuals))))
     for index, sign in enumerate((1.0, -1.0)):
-        label = None if index else "± root mean squared error"
+        label = None if index else "± RMSE"
         axes.axhline(sign * spread, color=COLORS[3], linestyle=":", linewidth=1.5, label=label)
     bound = max(1.1 * float(np.abs(residuals[:_POINTS]).max()), 1.5 * spread)
     if bound > 0.0:

@@ -40,11 +40,11 @@ def forecasts(
         targets: ``(series, horizon)``.
         predicted: likewise.
         true_series: ``(series, window + horizon)``.
-        longest: the last steps of the window that are shown; ``None`` is five times the horizon, at least 40.
+        longest: the last steps of the window that are shown; ``None`` is twice the horizon, at least 30.
     """
     count, window = windows.shape
     horizon = targets.shape[1]
-    first = max(0, window - (longest or max(40, 5 * horizon)))
+    first = max(0, window - (longest or max(30, 2 * horizon)))
     seen, following = np.arange(first, window), np.arange(window, window + horizon)
     columns = min(2, count)
     rows = math.ceil(count / columns)
@@ -66,16 +66,21 @@ def forecasts(
             axes.plot(
                 seen, windows[index, first:], color=COLORS[0], marker=".", markersize=3, linewidth=1, label="seen"
             )
-            axes.plot(following, targets[index], color=COLORS[2], marker="o", markersize=5, linewidth=1, label="truth")
             axes.plot(
-                following, predicted[index], color=COLORS[1], marker="X", markersize=6, linewidth=1, label="forecast"
+                following, targets[index], color=COLORS[2], marker="o", markersize=4.5, linewidth=1, label="truth"
+            )
+            axes.plot(
+                following, predicted[index], color=COLORS[1], marker="X", markersize=5.5, linewidth=1, label="forecast"
             )
             error = float(np.sqrt(np.mean(np.square(targets[index] - predicted[index]))))
-            axes.set_title(f"series {index}: root mean squared error {error:.3g}", fontsize=9)
+            axes.set_title(f"test series {index}: root mean squared error {error:.3g}", fontsize=9)
         for axes in places[count:]:
             axes.set_axis_off()
-        figure.supxlabel("step (to forecast: shaded)", fontsize=10)
-        figure.supylabel("value", fontsize=10)
+        for axes in places[max(0, count - columns) : count]:
+            axes.set_xlabel("step (shaded: to forecast)")
+            axes.tick_params(labelbottom=True)
+        for axes in places[:count:columns]:
+            axes.set_ylabel("value")
         figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
