@@ -86,8 +86,8 @@ class WeightImages(FigureCallback):
             return
         weights = layers[0].weight.detach().cpu().double().numpy()[:_MOST]
         weights = weights.reshape(-1, *(shape if shape[0] == 3 and len(shape) == 3 else shape[-2:]))
-        kind, plural = ("class", "classes") if len(layers) == 1 else ("unit", "hidden units")
-        names = [f"{kind} {index}" for index in range(len(weights))]
+        kind, plural = ("class ", "classes") if len(layers) == 1 else ("", "hidden units")
+        names = [f"{kind}{index}" for index in range(len(weights))]
         count = layers[0].out_features
         told = "" if count == len(weights) else f"the first {len(weights)} of {count} {plural}"
         title = self.title_of(trainer, f"weights of the {plural}")

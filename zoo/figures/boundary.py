@@ -49,7 +49,7 @@ def decision_boundary(
         axes = figure.add_subplot()
         num_classes = 2
         if probabilities.ndim == 2:
-            _shade_two(axes, x, y, probabilities, threshold)
+            _shade_two(axes, x, y, probabilities, threshold, features[:_POINTS])
         else:
             num_classes = probabilities.shape[2]
             _shade_several(axes, x, y, probabilities)
@@ -69,7 +69,7 @@ def _percent(right: int, total: int) -> str:
     return "100 %" if right == total else f"{min(99.99, 100.0 * right / total):.2f} %"
 
 
-def _shade_two(axes: Axes, x: Floats, y: Floats, probabilities: Floats, threshold: float) -> None:
+def _shade_two(axes: Axes, x: Floats, y: Floats, probabilities: Floats, threshold: float, features: Floats) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     ends: list[Any] = [_pale(0, 0.7), "white", _pale(1, 0.7)]
@@ -79,9 +79,11 @@ def _shade_two(axes: Axes, x: Floats, y: Floats, probabilities: Floats, threshol
     bar.ax.axhline(threshold, color="black", linewidth=1.8)
     if probabilities.min() < threshold < probabilities.max():
         line = axes.contour(x, y, probabilities, levels=[threshold], colors="black", linewidths=1.8)
-        # Not inline: a gap in the line would look like one in the boundary, and samples may stand in it.
-        for text in axes.clabel(line, fmt={threshold: f"p = {threshold:g}"}, fontsize=9, inline=False, zorder=6):
-            text.set_bbox({"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})
+        vertices = np.concatenate([path.vertices for path in line.get_paths()])
+        where = [_free_place(vertices, features, (x[0], y[0]), (x[-1], y[-1]))]
+        # Not inline: a gap in the line would look like one in the boundary.
+        for text in axes.clabel(line, fmt=f"p = {threshold:g}", fontsize=9, inline=False, manual=where, zorder=6):
+            text.set_bbox({"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"})
 
 
 def _shade_several(axes: Axes, x: Floats, y: Floats, probabilities: Floats) -> None:
@@ -131,6 +133,18 @@ def _name_regions(axes: Axes, features: Floats, labels: Ints) -> None:
         across, up = np.median(features[labels == label], axis=0).tolist()
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "black", "alpha": 0.9}
         axes.text(across, up, str(label), fontweight="bold", ha="center", va="center", bbox=box, zorder=5)
+
+
+def _free_place(
+    line: Floats, samples: Floats, low: tuple[float, float], high: tuple[float, float]
+) -> tuple[float, float]:
+    """The point of a line that is farthest from all samples, and not at the border."""
+    size = np.subtract(high, low)
+    candidates, others = (line - low) / size, (samples - low) / size
+    distance = np.linalg.norm(candidates[:, None] - others, axis=2).min(axis=1)
+    edge = np.minimum(candidates, 1.0 - candidates).min(axis=1)
+    across, up = line[np.argmax(np.minimum(distance, 0.2) + np.minimum(edge, 0.1))].tolist()
+    return across, up
 
 
 def _marker(label: int) -> str:

@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 _TILE = 0.85  # inches of a tile's height
 _WIDEST = 10.0  # inches of a figure
+_BAR = 1.5  # inches of a colour bar and its label
 
 
 def sample_grid(title: str, images: Sequence[Floats], names: Sequence[str], unit: str = "pixel value") -> Figure:
@@ -69,7 +70,7 @@ def weight_images(title: str, weights: Floats, names: Sequence[str] | None = Non
             else:
                 shown = axes.imshow(weights[index], cmap="RdBu_r", vmin=-bound, vmax=bound)
             if names:
-                axes.set_title(printable(names[index]), fontsize=9, pad=3, parse_math=False)
+                axes.set_title(names[index], fontsize=9, pad=3)
         if weights.ndim == 3:
             figure.colorbar(shown, ax=places, label="weight", shrink=0.8, aspect=30)
     return figure
@@ -79,10 +80,9 @@ def _grid(title: str, images: Sequence[Floats], head: float, subtitle: str = "")
     """A figure with a place for each image, and no ticks."""
     ratio = max(image.shape[-1] / image.shape[-2] for image in images)
     tile = max(_TILE * ratio, 0.5)
-    fits = max(1, int(_WIDEST // tile))
-    columns = min(fits, len(images), max(1, round(math.sqrt(len(images) * 1.3 / max(ratio, 0.2)))))
+    columns = _columns(len(images), ratio, int((_WIDEST - _BAR) // tile))
     rows = math.ceil(len(images) / columns)
-    width = min(_WIDEST, max(5.0, columns * tile + 1.3))
+    width = min(_WIDEST, max(5.0, columns * tile + _BAR))
     figure = new_figure(title, width=width, height=max(2.4, rows * (tile / ratio + head) + 0.8))
     layout: Any = figure.get_layout_engine()
     layout.set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
@@ -95,3 +95,10 @@ def _grid(title: str, images: Sequence[Floats], head: float, subtitle: str = "")
     for axes in places[len(images) :]:
         axes.set_axis_off()
     return figure, places[: len(images)]
+
+
+def _columns(count: int, ratio: float, fits: int) -> int:
+    """Columns that make a grid somewhat wider than high, with few places left empty."""
+    wanted = round(math.sqrt(1.5 * count / ratio))
+    choices = range(max(1, wanted - 2), wanted + 3)
+    return min(fits, min(choices, key=lambda columns: (-count % columns, abs(columns - wanted)))) or 1

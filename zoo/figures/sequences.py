@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating[Any]]
 
-BLANK_NAME = "blank"
+_LABEL_NAMES = {" ": "space"}
 _FEW_CHARACTERS = 16
 _LEAST = 0.05
 
@@ -169,7 +169,9 @@ def _draw_line(above: Axes, below: Axes, line: ReadLine, rows: list[int], alphab
         aspect="auto",
         interpolation="nearest",
     )
-    names = [BLANK_NAME if label == 0 else printable(alphabet[label - 1]) for label in rows]
+    names = [
+        _LABEL_NAMES.get(alphabet[label - 1], printable(alphabet[label - 1])) if label else "blank" for label in rows
+    ]
     below.set_yticks(range(len(rows)), names, fontsize=8, parse_math=False)
     below.set(xlim=(0, end))
     place = np.array([rows.index(label) for label in line.path.tolist()])
