@@ -18,8 +18,8 @@ class SampleGrid(FigureCallback):
     """Draws ``samples.png`` at the end of a fit: images of its first training batch, augmented and scaled, with labels.
 
     Of that batch a few images are copied before the module gets it, as it gets it; nothing is drawn from a loader or a
-    random generator, so that a run is the same to the bit with and without this callback. At every other step it only
-    sees that this was done.
+    random generator, so that a run is the same to the bit with and without this callback. It has no part in any other
+    step.
 
     For batches of inputs and targets: images ``(batch, channels, height, width)`` or ``(batch, height, width)``, or
     images of any width padded to one, with their widths ``(batch,)``. Targets are class indices, one-hot rows, or
@@ -45,15 +45,20 @@ class SampleGrid(FigureCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._kept, self._has_looked = None, False
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._has_looked:
-            return
-        self._has_looked = True
         if draws(trainer):
-            self._kept = kept_of(batch, self.num_images)
+            # A hook of this object that is there until it was called: a method of the class would cost at every step.
+            vars(self)["on_train_batch_start"] = self._look
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._look_away()
+        if not self._has_looked:  # a loop may have noted the hook for its epoch
+            self._has_looked, self._kept = True, kept_of(batch, self.num_images)
+
+    def _look_away(self) -> None:
+        vars(self).pop("on_train_batch_start", None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look_away()
         kept, self._kept = self._kept, None
         if kept is None or not _is_images(kept.inputs[0]):
             return
@@ -63,6 +68,7 @@ class SampleGrid(FigureCallback):
         self.publish(trainer, "samples", sample_grid(title, images, names, "value of a pixel, as the model gets it"))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._look_away()
         self._kept = None
 
 

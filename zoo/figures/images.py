@@ -62,8 +62,10 @@ def weight_images(title: str, weights: Floats, names: Sequence[str] | None = Non
         subtitle: what else is to be said.
     """
     bound = float(np.abs(weights).max()) or 1.0
+    scale = f"grey: 0, full colour: ± {bound:.3g}" if weights.ndim == 4 else ""
     with style():
-        figure, places = _grid(title, list(weights), 0.25 if names else 0.05, subtitle)
+        told = "; ".join(filter(None, (subtitle, scale)))
+        figure, places = _grid(title, list(weights), 0.25 if names else 0.05, told)
         for index, axes in enumerate(places):
             if weights.ndim == 4:
                 axes.imshow(np.moveaxis(0.5 + 0.5 * weights[index] / bound, 0, 2), vmin=-bound, vmax=bound)
