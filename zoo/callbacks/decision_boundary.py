@@ -61,13 +61,12 @@ class DecisionBoundary(FigureOfTest):
             and features.shape[1] == 2
             and labels.ndim == 1
             and not labels.is_floating_point()
-            and not labels.is_complex()
         )
 
     def draw(self, trainer: Trainer, module: LightningModule, kept: list[Kept]) -> Figure | None:
         features = torch.cat([part.inputs[0] for part in kept])
         labels = torch.cat([part.targets[0] for part in kept]).cpu().long()
-        low, high = (bound.double() for bound in features.aminmax(dim=0))
+        low, high = features.double().aminmax(dim=0)
         margin = torch.where(high > low, _MARGIN * (high - low), torch.ones_like(low))
         places = torch.linspace(0.0, 1.0, self.resolution, dtype=torch.float64, device=features.device)[:, None]
         lines = (low - margin) + places * (high - low + 2.0 * margin)  # (resolution, 2)

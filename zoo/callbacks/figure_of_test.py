@@ -106,14 +106,14 @@ def draws(trainer: Trainer) -> bool:
 
 
 def kept_of(batch: Any, most: int) -> Kept | None:
-    """A copy of the first samples of a batch, or ``None`` of one that is no pair of inputs and targets."""
+    """A copy of the first samples of a batch, or ``None`` where it is no pair of inputs and targets, of real numbers."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         return None
     inputs, targets = (_tensors(part) for part in batch)
     parts = [*inputs, *targets]
-    if not inputs or not targets or any(part.ndim == 0 for part in parts) or len({len(part) for part in parts}) != 1:
+    if not inputs or not targets or any(part.ndim == 0 or part.is_complex() for part in parts):
         return None
-    if len(parts[0]) == 0:
+    if len({len(part) for part in parts}) > 1 or len(parts[0]) == 0:
         return None
     copied = [part[:most].detach().clone() for part in parts]  # whoever gets the batch may change it
     return Kept(tuple(copied[: len(inputs)]), tuple(copied[len(inputs) :]))

@@ -73,7 +73,7 @@ class SampleGrid(FigureCallback):
 
 
 def _is_images(inputs: Tensor) -> bool:
-    return inputs.ndim in (3, 4) and min(inputs.shape[-2:]) > 1 and not inputs.is_complex()
+    return inputs.ndim in (3, 4) and min(inputs.shape[-2:]) > 1
 
 
 def _image(kept: Kept, index: int) -> Tensor:
