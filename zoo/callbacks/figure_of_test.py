@@ -106,7 +106,7 @@ def draws(trainer: Trainer) -> bool:
 
 
 def kept_of(batch: Any, most: int) -> Kept | None:
-    """A copy of the first samples of a batch, or ``None`` where it is no pair of inputs and targets, of real numbers."""
+    """A copy of the first samples of a batch; ``None`` where it is no pair of inputs and targets, of real numbers."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         return None
     inputs, targets = (_tensors(part) for part in batch)
