@@ -22,6 +22,7 @@ from experiments.runner import launch
 from experiments.summary import as_json
 from zoo.calibration import Calibration, Confidence, NotCalibratableError, calibrate, collect_logits, confidence
 from zoo.checkpointing import write_checkpoint
+from zoo.checkpointing.files import local_target
 from zoo.tasks.temperature import TEMPERATURE_KEY
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -63,7 +64,7 @@ def calibrate_checkpoint(args: Sequence[str]) -> Calibration:
 def _target(asked: Evaluation) -> Path:
     source = asked.trained.source
     given = asked.given.get("output")
-    target = source.with_name(f"{source.stem}-calibrated{source.suffix}") if given is None else Path(given)
+    target = source.with_name(f"{source.stem}-calibrated{source.suffix}") if given is None else local_target(given)
     if target.is_dir():
         raise UsageError(f"--output: {target} is a directory, give a file")
     if target.exists() and not asked.given.get("overwrite"):

@@ -202,7 +202,7 @@ def data_arguments(data: TrainingData, given: Mapping[str, Any]) -> dict[str, An
     if asked > _MOST_NUMBERS:
         raise CheckpointError(
             f"the checkpoint asks for data of {asked:,} numbers, more than are made at a checkpoint's word: give the "
-            f"options of its data, such as --data.{min(recorded)}, yourself"
+            "sizes of its data yourself, with --data.*"
         )
     return {**recorded, **given}
 

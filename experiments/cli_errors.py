@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import itertools
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _LONGEST, _TAIL = 1000, 200
 
@@ -34,6 +35,14 @@ def answered() -> Iterator[None]:
 
 class OneLineParser(argparse.ArgumentParser):
     """Answers as the experiments themselves do."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As the base's, which speaks of what is missing before it speaks of what is misspelt."""
+        known = [option for action in self._actions for option in action.option_strings]
+        for option in (arg.partition("=")[0] for arg in itertools.takewhile(lambda arg: arg != "--", args or [])):
+            if option.startswith("--") and option not in known:
+                self.error(_unknown_option(option, known))
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """One line, and exit code 2."""

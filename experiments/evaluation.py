@@ -157,8 +157,8 @@ def _data_class(trained: Trained | None, named: str | None) -> type[InMemoryData
         return DATA_MODULES["MNISTDataModule"]
     if trained.data is not None and trained.data.class_name in DATA_MODULES and trained.data.arguments:
         return DATA_MODULES[trained.data.class_name]
-    said = "nothing of its data" if trained.data is None else f"that its data were a {trained.data.class_name}'s"
-    raise UsageError(f"--data: which? {trained.source} says {said}; there are {', '.join(DATA_MODULES)}")
+    said = "nothing" if trained.data is None else f"only that it was a {trained.data.class_name}"
+    raise UsageError(f"--data: which? Of its data {trained.source} says {said}; there are {', '.join(DATA_MODULES)}")
 
 
 def _data(trained: Trained, data_class: type[InMemoryDataModule], options: Namespace | None) -> InMemoryDataModule:

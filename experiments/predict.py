@@ -9,6 +9,7 @@ over. One that cannot be read is named, the others are read all the same, and th
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,8 +82,11 @@ def predict(args: Sequence[str]) -> list[Reading]:
                 "note", f"the model was trained on {reader.dataset}, whose pictures are not centred as these will be"
             )
         paths, passed_over = _pictures(given.pictures)
-        if not given.json:
-            print(f"model  {type(reader.task).__name__} of {printable(reader.source)}, trained on {reader.dataset}")
+        if not paths:
+            _complain("error", f"there is no picture in {', '.join(given.pictures)}")
+        elif not given.json:
+            dataset = printable(reader.dataset)[:100]
+            print(f"model  {type(reader.task).__name__} of {printable(reader.source)}, trained on {dataset}")
             print(f"class  probability  {'top three':<33}  {'picture is':13}  picture")
         readings = []
         for reading in read(reader, paths):
@@ -95,8 +99,6 @@ def predict(args: Sequence[str]) -> list[Reading]:
             print(json.dumps(_document(reader, readings, passed_over), indent=2))
         elif passed_over:
             print(f"passed over {passed_over} other file{'s' if passed_over > 1 else ''} and folders in folders")
-        if not readings:
-            _complain("error", f"there is no picture in {', '.join(given.pictures)}")
     if not readings or any(reading.error is not None for reading in readings):
         raise SystemExit(1)
     return readings
@@ -128,19 +130,24 @@ def _prepared(path: Path) -> Reading:
 
 def _pictures(arguments: Sequence[str]) -> tuple[list[Path | Reading], int]:
     """The pictures that arguments name, each once, and how many other files and folders there are in folders."""
-    found: dict[Path, Path | Reading] = {}
+    found: dict[str, Path | Reading] = {}
     passed_over = 0
     for path in map(Path, arguments):
         try:
             children = sorted(path.iterdir()) if path.is_dir() else None
         except OSError as error:
-            found[path.absolute()] = Reading(path, error=f"{path} cannot be read: {error.strerror}")
+            found[_key(path)] = Reading(path, error=f"{path} cannot be read: {error.strerror}")
             continue
         wanted = [path] if children is None else [child for child in children if _is_picture(child)]
         passed_over += 0 if children is None else len(children) - len(wanted)
         for each in wanted:
-            found.setdefault(each.absolute(), each)
+            found.setdefault(_key(each), each)
     return list(found.values()), passed_over
+
+
+def _key(path: Path) -> str:
+    """The same for all ways to write a path; two links to one file are two pictures."""
+    return os.path.normpath(path.absolute())
 
 
 def _is_picture(path: Path) -> bool:

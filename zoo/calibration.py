@@ -110,12 +110,14 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         NotCalibratableError: no samples, logits that are not finite, or a label out of range.
     """
     _check(logits, labels)
-    low, high = 1.0 / HIGHEST_TEMPERATURE, 1.0 / LOWEST_TEMPERATURE
-    if _slope_and_curvature(logits, labels, high)[0] < 0.0:
+    low, inverse, high = 1.0 / HIGHEST_TEMPERATURE, 1.0, 1.0 / LOWEST_TEMPERATURE
+    if _slope_and_curvature(logits, labels, inverse)[0] == 0.0:  # all logits are alike, or nothing is left to gain
+        return 1.0
+    # Not only beyond zero: in 64 bits the slope of who is always right is zero from some point on.
+    if _slope_and_curvature(logits, labels, high)[0] <= 0.0:
         return LOWEST_TEMPERATURE
-    if _slope_and_curvature(logits, labels, low)[0] > 0.0:
+    if _slope_and_curvature(logits, labels, low)[0] >= 0.0:
         return HIGHEST_TEMPERATURE
-    inverse = 1.0
     for _ in range(_MOST_STEPS):
         slope, curvature = _slope_and_curvature(logits, labels, inverse)
         if slope == 0.0:
