@@ -49,7 +49,7 @@ DATA_MODULES: Mapping[str, type[InMemoryDataModule]] = {
 }
 
 _MOST_NUMBERS = 200_000_000
-_TRAINING_ONLY = ("augment",)
+_TRAINING_ONLY = ("augment", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,8 @@ def data_arguments(data: TrainingData, given: Mapping[str, Any]) -> dict[str, An
         CheckpointError: it asks for more data than a checkpoint may.
     """
     recorded = {name: value for name, value in data.arguments.items() if name not in _TRAINING_ONLY}
+    if "drop_last" in recorded:
+        recorded["drop_last"] = False  # fewer samples than a training batch are no reason not to look at them
     if "dataset" in recorded:
         # What had to stand in for another is what it was trained on.
         recorded["dataset"] = data.dataset.removesuffix(" lines")
