@@ -8,6 +8,7 @@ from zoo.callbacks.plain_hyperparameters import PlainHyperparameters
 from zoo.callbacks.progress import EpochProgress
 from zoo.callbacks.run_record import RunRecord, describe_optimizer
 from zoo.callbacks.seeding import StepSeeding
+from zoo.callbacks.training_doctor import TrainingDoctor
 from zoo.callbacks.value_guard import BatchSizeError, NoTrainingStepError, ValueGuard
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "PlainHyperparameters",
     "RunRecord",
     "StepSeeding",
+    "TrainingDoctor",
     "ValueGuard",
     "describe_optimizer",
 ]

@@ -1,0 +1,121 @@
+"""Figures of a training from inside: gradients and dead units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zoo.figures.style import MARKERS, new_figure, series, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MAX_LINES = 7
+_MAX_NAMES = 30
+_NAME_LENGTH = 28
+
+Values = Sequence[float | None]
+"""One a step, ``None`` where there is none."""
+
+
+def gradient_norms(
+    steps: Sequence[int],
+    norms: Values,
+    layers: Mapping[str, Values],
+    title: str,
+    gradient_clip_val: float | None = None,
+) -> Figure:
+    """The norm of all gradients over the steps, and below it those of the layers.
+
+    Args:
+        steps: that were looked at, rising.
+        norms: of all gradients, one a step.
+        layers: of each layer, one a step; more than seven are drawn as a map.
+        title: of the figure.
+        gradient_clip_val: drawn as a line, if there is one.
+    """
+    with style():
+        height = 4.2 + max(1.8, min(0.26 * len(layers), 6.0))
+        figure = new_figure(title, width=7.2, height=height)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.0, max(1.0, 0.12 * len(layers))])
+        above.plot(steps, _positive(norms), marker=".", label="all layers, before clipping", **series(0))
+        if gradient_clip_val:
+            above.axhline(
+                gradient_clip_val, label=f"clipped at {gradient_clip_val:g}", **series(6) | {"linestyle": ":"}
+            )
+        above.set_yscale("log")
+        above.set_ylabel("gradient norm")
+        above.grid(visible=True, axis="y")
+        above.legend()
+        below.set_title("by layer")
+        below.set_xlabel("optimizer step")
+        if len(layers) <= _MAX_LINES:
+            _lines(below, steps, {name: _positive(values) for name, values in layers.items()})
+            below.set_yscale("log")
+            below.set_ylabel("gradient norm")
+        else:
+            _map(figure, below, steps, layers, "gradient norm", is_log=True)
+    return figure
+
+
+def dead_units(steps: Sequence[int], shares: Mapping[str, Values], title: str) -> Figure:
+    """The share of the units behind each layer that no sample made greater than zero, over the steps.
+
+    Args:
+        steps: that were looked at, rising.
+        shares: of each layer, one a step, from 0 to 1; more than seven are drawn as a map.
+        title: of the figure.
+    """
+    with style():
+        percent = {
+            name: [None if value is None else 100.0 * value for value in values] for name, values in shares.items()
+        }
+        figure = new_figure(title, width=7.2, height=max(4.0, min(1.5 + 0.26 * len(shares), 9.0)))
+        axes = figure.subplots()
+        axes.set_xlabel("optimizer step")
+        if len(shares) <= _MAX_LINES:
+            _lines(axes, steps, percent)
+            axes.set_ylabel("units that fired for no sample [%]")
+            highest = max((value for values in percent.values() for value in values if value is not None), default=0.0)
+            axes.set_ylim(-0.02 * max(10.0, highest), max(10.0, 1.1 * highest))
+        else:
+            _map(figure, axes, steps, percent, "units that fired for no sample [%]", is_log=False)
+    return figure
+
+
+def _lines(axes: Any, steps: Sequence[int], lines: Mapping[str, Values]) -> None:
+    for index, (name, values) in enumerate(lines.items()):
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot(steps, values, marker=marker, markersize=3.5, label=_short(name), **series(index))
+    axes.grid(visible=True, axis="y")
+    if lines:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _map(figure: Figure, axes: Any, steps: Sequence[int], rows: Mapping[str, Values], label: str, is_log: bool) -> None:
+    """One row a layer, light for much and dark for little."""
+    import numpy as np
+    from matplotlib.colors import LogNorm, Normalize
+
+    numbers = [[np.nan if value is None else value for value in values] for values in rows.values()]
+    values = np.array(numbers, dtype=float)
+    values[~np.isfinite(values) | ((values <= 0.0) if is_log else False)] = np.nan
+    least, most = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (1.0, 1.0)
+    norm = LogNorm(least, max(most, least * 1.01)) if is_log else Normalize(0.0, max(most, 10.0))
+    # Each look reaches to the next.
+    edges = [*steps, 2 * steps[-1] - steps[-2] if len(steps) > 1 else steps[-1] + 1]
+    mesh = axes.pcolormesh(edges, np.arange(len(rows) + 1), values, norm=norm, cmap="cividis")
+    axes.set_facecolor("0.85")  # where there is no value
+    axes.invert_yaxis()
+    every = -(-len(rows) // _MAX_NAMES)
+    axes.set_yticks(np.arange(0, len(rows), every) + 0.5, [_short(name) for name in list(rows)[::every]], fontsize=8)
+    figure.colorbar(mesh, ax=axes, label=label)
+
+
+def _positive(values: Values) -> list[float | None]:
+    """What a logarithmic axis can show."""
+    return [value if value is not None and 0.0 < value < float("inf") else None for value in values]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else "…" + name[1 - _NAME_LENGTH :]
