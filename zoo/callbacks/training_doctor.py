@@ -36,8 +36,8 @@ class TrainingDoctor(FigureCallback):
     It looks for (see :data:`zoo.doctor.diagnosis.CHECKS`) inputs that are not standardised; a loss at initialisation
     far from ln(classes); gradients that vanish or explode; units behind a ReLU that are zero for every sample;
     parameters without gradient, or in no optimizer; a learning rate of 0; values near overflow; a loss that does not
-    fall, or stays at chance level; predictions of one class; a validation loss that rises while the training loss falls; and,
-    with ``overfit_batch=True``, a model that cannot learn a single batch by heart. Each is a
+    fall, or stays at chance level; predictions of one class; a validation loss that rises while the training loss
+    falls; and, with ``overfit_batch=True``, a model that cannot learn a single batch by heart. Each is a
     :class:`zoo.doctor.Finding`.
 
     :attr:`findings` are those of the moment. At the end of a fit, also of one that failed, they are printed, and

@@ -35,26 +35,25 @@ def gradient_norms(
         gradient_clip_val: drawn as a line, if there is one.
     """
     with style():
-        height = 4.2 + max(1.8, min(0.26 * len(layers), 6.0))
-        figure = new_figure(title, width=7.2, height=height)
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.0, max(1.0, 0.12 * len(layers))])
-        above.plot(steps, _positive(norms), marker=".", label="all layers, before clipping", **series(0))
+        is_map = len(layers) > _MAX_LINES
+        figure = new_figure(title, width=7.2, height=(3.6 + min(0.24 * len(layers), 6.5)) if is_map else 4.8)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2]) if is_map else (figure.subplots(), None)
+        whole = series(6) | {"linestyle": "-", "linewidth": 2.2}
+        above.plot(
+            steps, _positive(norms), label="all layers" + (", before clipping" if gradient_clip_val else ""), **whole
+        )
         if gradient_clip_val:
-            above.axhline(
-                gradient_clip_val, label=f"clipped at {gradient_clip_val:g}", **series(6) | {"linestyle": ":"}
-            )
+            above.axhline(gradient_clip_val, color="0.4", linestyle=":", label=f"clipped at {gradient_clip_val:g}")
         above.set_yscale("log")
         above.set_ylabel("gradient norm")
-        above.grid(visible=True, axis="y")
-        above.legend()
-        below.set_title("by layer")
-        below.set_xlabel("optimizer step")
-        if len(layers) <= _MAX_LINES:
-            _lines(below, steps, {name: _positive(values) for name, values in layers.items()})
-            below.set_yscale("log")
-            below.set_ylabel("gradient norm")
-        else:
+        if below is not None:
+            above.grid(visible=True, axis="y")
+            above.legend()
             _map(figure, below, steps, layers, "gradient norm", is_log=True)
+        else:
+            lines = {name: _positive(values) for name, values in layers.items()} if len(layers) > 1 else {}
+            _lines(figure, above, steps, lines)
+        _label_steps(above if below is None else below)
     return figure
 
 
@@ -72,9 +71,9 @@ def dead_units(steps: Sequence[int], shares: Mapping[str, Values], title: str) -
         }
         figure = new_figure(title, width=7.2, height=max(4.0, min(1.5 + 0.26 * len(shares), 9.0)))
         axes = figure.subplots()
-        axes.set_xlabel("optimizer step")
+        _label_steps(axes)
         if len(shares) <= _MAX_LINES:
-            _lines(axes, steps, percent)
+            _lines(figure, axes, steps, percent)
             axes.set_ylabel("units that fired for no sample [%]")
             highest = max((value for values in percent.values() for value in values if value is not None), default=0.0)
             axes.set_ylim(-0.02 * max(10.0, highest), max(10.0, 1.1 * highest))
@@ -83,13 +82,19 @@ def dead_units(steps: Sequence[int], shares: Mapping[str, Values], title: str) -
     return figure
 
 
-def _lines(axes: Any, steps: Sequence[int], lines: Mapping[str, Values]) -> None:
+def _label_steps(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _lines(figure: Figure, axes: Any, steps: Sequence[int], lines: Mapping[str, Values]) -> None:
     for index, (name, values) in enumerate(lines.items()):
         marker = MARKERS[index % len(MARKERS)]
         axes.plot(steps, values, marker=marker, markersize=3.5, label=_short(name), **series(index))
     axes.grid(visible=True, axis="y")
-    if lines:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def _map(figure: Figure, axes: Any, steps: Sequence[int], rows: Mapping[str, Values], label: str, is_log: bool) -> None:
