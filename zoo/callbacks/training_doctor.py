@@ -157,7 +157,7 @@ class TrainingDoctor(FigureCallback):
             self._graphs.append(read_graph(loss, pl_module))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if self._look is not None:
+        if self._look is not None and self._graphs:  # a training step that gave no loss changes no gradient
             self._see_gradients(trainer, pl_module, optimizer, self._look)
 
     def on_train_batch_end(
@@ -185,7 +185,7 @@ class TrainingDoctor(FigureCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         is_stopped = isinstance(exception, SIGTERMException | KeyboardInterrupt)
-        if self._is_training and not is_stopped and isinstance(exception, Exception):
+        if self._is_training and not is_stopped and self.findings:
             with contextlib.suppress(OSError):  # what went wrong first is what is to be heard of
                 self._finish(trainer)
         self._is_training, self._look = False, None

@@ -42,13 +42,15 @@ CHECKS: tuple[Callable[[History], Finding | None], ...] = (
 )
 
 _STOPS_LEARNING = frozenset({"zero_learning_rate", "overflow", "exploding_gradients", "vanishing_gradients"})
+_NOTHING_LEARNT = _STOPS_LEARNING | {"loss_not_falling"}
 
 # What is not said where one of these has been said, as it follows from it.
 _FOLLOWS_FROM = {
+    "overflow": frozenset({"exploding_gradients"}),
     "parameters_without_gradient": frozenset({"dead_units"}),
     "loss_not_falling": _STOPS_LEARNING,
-    "chance_level": _STOPS_LEARNING | {"loss_not_falling"},
-    "unbalanced_predictions": _STOPS_LEARNING | {"loss_not_falling", "chance_level"},
+    "chance_level": _NOTHING_LEARNT,
+    "unbalanced_predictions": _NOTHING_LEARNT | {"chance_level"},
 }
 
 

@@ -91,9 +91,9 @@ def exploding_gradients(history: History) -> Finding | None:
         for look in history.looks
         if look.gradient_norm is not None and math.isfinite(look.gradient_norm)
     ]
-    if len(norms) <= _ENOUGH_LOOKS:
+    if len(norms) < 2:
         return None
-    first = max(norm for norm, _ in norms[:_ENOUGH_LOOKS])
+    first = max(norm for norm, _ in norms[: min(_ENOUGH_LOOKS, len(norms) - 1)])
     peak, step = max(norms)
     middle = statistics.median(norm for norm, _ in norms)
     if peak > max(_EXPLODED * first, _LARGE_NORM):
