@@ -327,7 +327,7 @@ class ExperimentCLI(LightningCLI):
             callbacks.append(ValueGuard())
         if self.config.doctor != "none":
             overfits = self.config.doctor == "overfit"
-            callbacks.append(TrainingDoctor(self.experiment.name, self.directory / "figures", overfit_batch=overfits))
+            callbacks.append(TrainingDoctor(self.experiment.name, overfit_batch=overfits))
         if config.enable_progress_bar is not False:
             callbacks.append(EpochProgress())
         if config.enable_checkpointing is not False and not config.fast_dev_run:

@@ -8,5 +8,6 @@ from zoo.doctor.diagnosis import diagnose
 from zoo.doctor.findings import Finding
 from zoo.doctor.history import History, Look
 from zoo.doctor.overfitting import Overfit, OverfitError, overfit
+from zoo.doctor.watch import TrainingWatch
 
-__all__ = ["Finding", "History", "Look", "Overfit", "OverfitError", "diagnose", "overfit"]
+__all__ = ["Finding", "History", "Look", "Overfit", "OverfitError", "TrainingWatch", "diagnose", "overfit"]

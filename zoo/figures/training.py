@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def dead_units(steps: Sequence[int], shares: Mapping[str, Values], title: str) -
     """
     with style():
         percent = {
-            name: [None if value is None else 100.0 * value for value in values] for name, values in shares.items()
+            name: [math.nan if value is None else 100.0 * value for value in values] for name, values in shares.items()
         }
         figure = new_figure(title, width=7.2, height=max(4.0, min(1.5 + 0.26 * len(shares), 9.0)))
         axes = figure.subplots()
@@ -75,7 +76,9 @@ def dead_units(steps: Sequence[int], shares: Mapping[str, Values], title: str) -
         if len(shares) <= _MAX_LINES:
             _lines(figure, axes, steps, percent)
             axes.set_ylabel("units that fired for no sample [%]")
-            highest = max((value for values in percent.values() for value in values if value is not None), default=0.0)
+            highest = max(
+                (value for values in percent.values() for value in values if math.isfinite(value)), default=0.0
+            )
             axes.set_ylim(-0.02 * max(10.0, highest), max(10.0, 1.1 * highest))
         else:
             _map(figure, axes, steps, percent, "units that fired for no sample [%]", is_log=False)
@@ -117,9 +120,9 @@ def _map(figure: Figure, axes: Any, steps: Sequence[int], rows: Mapping[str, Val
     figure.colorbar(mesh, ax=axes, label=label)
 
 
-def _positive(values: Values) -> list[float | None]:
-    """What a logarithmic axis can show."""
-    return [value if value is not None and 0.0 < value < float("inf") else None for value in values]
+def _positive(values: Values) -> list[float]:
+    """What a logarithmic axis can show, and gaps in the place of the rest."""
+    return [value if value is not None and 0.0 < value < math.inf else math.nan for value in values]
 
 
 def _short(name: str) -> str:
