@@ -38,12 +38,14 @@ from zoo.callbacks import (
     PlainHyperparameters,
     RunRecord,
     StepSeeding,
+    TrainingDoctor,
     ValueGuard,
 )
 from zoo.checkpointing import SealedCheckpointIO, write_whole
 from zoo.hardware import default_precision
 from zoo.tracking import MetricsCSV, start_wandb
 
+Doctor = Literal["none", "watch", "overfit"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 Figures = Literal["all", "none"]
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
@@ -172,6 +174,13 @@ class ExperimentCLI(LightningCLI):
             type=Compile | None,
             default=None,
             help="Compile the network with torch.compile in this mode, which takes half a minute (default: not).",
+        )
+        parser.add_argument(
+            "--doctor",
+            type=Doctor,
+            default="none",
+            help="watch: look at gradients and dead units now and then, and say at the end what looks wrong; "
+            "overfit: also whether the model can learn one batch by heart.",
         )
         defaults: dict[str, Any] = {"trainer.num_sanity_val_steps": 0, **self.experiment.defaults}
         for option in _CLASS_OPTIONS:
@@ -327,6 +336,9 @@ class ExperimentCLI(LightningCLI):
         ]
         if not any(isinstance(callback, ValueGuard) for callback in given):
             callbacks.append(ValueGuard())
+        if self.config.doctor != "none":
+            overfits = self.config.doctor == "overfit"
+            callbacks.append(TrainingDoctor(self.experiment.name, overfit_batch=overfits))
         if config.enable_progress_bar is not False:
             callbacks.append(EpochProgress())
         if config.enable_checkpointing is not False and not config.fast_dev_run:

@@ -22,6 +22,7 @@ from zoo.callbacks.regression_fit import RegressionFit
 from zoo.callbacks.run_record import RunRecord, describe_optimizer
 from zoo.callbacks.sample_grid import SampleGrid
 from zoo.callbacks.seeding import StepSeeding
+from zoo.callbacks.training_doctor import TrainingDoctor
 from zoo.callbacks.value_guard import BatchSizeError, NoTrainingStepError, ValueGuard
 from zoo.callbacks.weight_images import FirstLayerFilters, WeightImages
 
@@ -49,6 +50,7 @@ __all__ = [
     "RunRecord",
     "SampleGrid",
     "StepSeeding",
+    "TrainingDoctor",
     "ValueGuard",
     "WeightImages",
     "WorstImages",
