@@ -13,13 +13,14 @@ from torch import Tensor
 from zoo.checkpointing import write_whole
 from zoo.checkpointing.files import local_target
 from zoo.export import graph as graphs
-from zoo.export.errors import ExportError, MissingExtraError
+from zoo.export.errors import ExportError
 from zoo.export.graph import Graph, TensorShape
 from zoo.export.metadata import Standardization, describe, signature
 from zoo.export.onnx_file import OnnxProgram, require_onnx
-from zoo.export.parity import Parity, Run, batches, measure
+from zoo.export.parity import Parity, Run, compare, measure
 from zoo.export.quiet import quiet
 from zoo.export.torch_file import TorchProgram
+from zoo.networks import ShapeError
 from zoo.tasks import Task
 from zoo.tasks.base import Inputs
 
@@ -83,8 +84,9 @@ def export_onnx(
         overwrite: take the place of a file that is there.
 
     Raises:
-        ExportError: the model cannot be exported, or its outputs differ; nothing is written, nor is a file that was
-            there touched.
+        ExportError: the inputs are none of the task's, the model cannot be exported, or its outputs differ; nothing is
+            written, nor is a file that was there touched.
+        ShapeError: the inputs are not of the network's shape.
         FileExistsError: there is a file, and ``overwrite`` is not given.
         IsADirectoryError: it is a directory.
         MissingExtraError: the packages for ONNX are not installed.
@@ -117,6 +119,7 @@ def export_torch(
 
     Raises:
         ExportError: see there.
+        ShapeError: see there.
         FileExistsError: see there.
         IsADirectoryError: see there.
         CheckpointError: see there.
@@ -153,41 +156,46 @@ def _export(
     started = time.perf_counter()
     target = check_target(path, overwrite)
     inputs = graphs.plain_inputs(example_inputs)
-    module = Graph(task, probabilities)
-    if probabilities:
-        graphs.output_name(task, probabilities)
     with quiet():
-        reference = _outputs_of(module)
-        reference(graphs.take(inputs, 0, 1))  # what the network says to its inputs is said as it says it
+        reference = _reference(task, inputs, probabilities)
         graph, program = _program(kind, task, inputs, probabilities)
         parity = measure(kind.load(program.encode({})), reference, inputs, task.network)
         taken, given = signature(graph, inputs, program.output_shape())
         about = describe(graph, taken, given, parity, standardization=standardization, data=data)
         contents = program.encode(about)
-        _check_again(kind, contents, reference, inputs, task, parity)
+        compare(kind.load(contents), reference, graphs.take(inputs, 0, 1))  # what is written is what was measured
     write_whole(contents, target)
     seconds = time.perf_counter() - started
     return Exported(target, parity, data, taken, given, len(contents), seconds, kind.opset)
 
 
-def _program(
-    kind: type[Program], task: Task, inputs: tuple[Tensor, ...], probabilities: bool
-) -> tuple[Graph, Program]:
+def _reference(task: Task, inputs: tuple[Tensor, ...], probabilities: bool) -> Run:
+    """The task itself."""
+    module = Graph(task, probabilities)
+
+    def run(batch: tuple[Tensor, ...]) -> Tensor:
+        with torch.no_grad():
+            outputs: Tensor = module(*batch)
+        return outputs
+
+    try:
+        run(graphs.take(inputs, 0, 1))
+    except (ExportError, ShapeError):
+        raise
+    except Exception as error:  # whatever a network says to inputs that are not its own
+        raise ExportError(f"{type(task).__name__} does not take these inputs: {_in_words(error)}") from error
+    return run
+
+
+def _program(kind: type[Program], task: Task, inputs: tuple[Tensor, ...], probabilities: bool) -> tuple[Graph, Program]:
     try:
         graph = Graph(task, probabilities, kind.recurrent)
         traced = graphs.traced_inputs(inputs, task.network)
         return graph, kind(graph, traced, graphs.output_name(task, probabilities))
-    except (ExportError, MissingExtraError):
-        raise
     except Exception as error:  # a tracer raises whatever a network does that it cannot follow
-        said = " ".join(str(error).split())[:300]
-        raise ExportError(f"{type(task).__name__} cannot be exported: {said} ({type(error).__name__})") from error
+        raise ExportError(f"{type(task).__name__} cannot be exported: {_in_words(error)}") from error
 
 
-def _outputs_of(module: Graph) -> Run:
-    def run(inputs: tuple[Tensor, ...]) -> Tensor:
-        with torch.no_grad():
-            outputs: Tensor = module(*inputs)
-        return outputs
-
-    return run
+def _in_words(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    return f"{said[:300]}{'…' if len(said) > 300 else ''} ({type(error).__name__})"

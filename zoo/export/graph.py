@@ -68,15 +68,15 @@ class Graph(nn.Module):
 
 
 def probabilities_of(task: Task, outputs: Tensor) -> Tensor:
-    """Probabilities from a task's outputs.
+    """Probabilities from a task's outputs, as it predicts them.
 
     Raises:
         ExportError: it predicts values.
     """
     if isinstance(task, BinaryClassification):
-        return task.activate(outputs)
+        return task.activate(task.calibrated(outputs))
     if isinstance(task, MulticlassClassification | SequenceTranscription):
-        return outputs.softmax(dim=-1)
+        return task.calibrated(outputs).softmax(dim=-1)
     raise ExportError(f"{type(task).__name__} predicts values, of which there are no probabilities")
 
 
@@ -114,7 +114,9 @@ def plain_inputs(inputs: Inputs) -> tuple[Tensor, ...]:
         )
     values = parts[0].detach().cpu()
     if not values.is_floating_point():
-        raise ExportError(f"example_inputs must be floating-point numbers, as the network gets them, got {values.dtype}")
+        raise ExportError(
+            f"example_inputs must be floating-point numbers, as the network gets them, got {values.dtype}"
+        )
     return values.float(), *(lengths.detach().cpu() for lengths in parts[1:])
 
 
@@ -145,7 +147,7 @@ def traced_inputs(inputs: tuple[Tensor, ...], network: nn.Module) -> tuple[Tenso
 
 def dynamic_shapes(inputs: tuple[Tensor, ...], network: nn.Module) -> tuple[dict[int, object], ...]:
     """Which dimensions are free, as ``torch.export`` takes it."""
-    batch = torch.export.Dim("batch", min=1)
+    batch: object = torch.export.Dim("batch", min=1)
     free = free_dimension(network)
     # Not by a name, for which torch would have to prove for all sizes what it asks of convolved images.
     of_values: dict[int, object] = {0: batch} if free is None else {0: batch, free[0]: torch.export.Dim.DYNAMIC}

@@ -12,6 +12,7 @@ from torch import Tensor
 from zoo.export.graph import INPUTS, LENGTHS, Graph, TensorShape, free_dimension, output_name
 from zoo.export.parity import Parity
 from zoo.tasks import BinaryClassification, MulticlassClassification, SequenceTranscription
+from zoo.tasks.temperature import TemperatureScaling
 from zoo.version import __version__
 
 _PACKAGES = ("torch", "lightning", "onnx", "onnxscript", "onnxruntime")
@@ -22,7 +23,7 @@ class Standardization:
     """How raw features become what a network gets: ``(raw - mean) / std``.
 
     Args:
-        mean: broadcastable to a sample, such as ``(1, 1, 1)`` for images of one channel.
+        mean: broadcastable to a sample, such as ``(channels, 1, 1)`` of images.
         std: likewise.
         unit: what the raw features are, such as ``"pixels from 0 to 255"``.
     """
@@ -33,7 +34,9 @@ class Standardization:
 
     def described(self) -> dict[str, Any]:
         """As plain values."""
-        plain = {"formula": "(raw - mean) / std", "mean": self.mean.tolist(), "std": self.std.tolist()}
+        # One number for all is one in every language, a tensor of one is not.
+        mean, std = (part.item() if part.numel() == 1 else part.tolist() for part in (self.mean, self.std))
+        plain = {"formula": "(raw - mean) / std", "mean": mean, "std": std}
         return {**plain, "raw": self.unit} if self.unit else plain
 
 
@@ -50,11 +53,8 @@ def signature(
         shape[dim] = length
     taken = [TensorShape(INPUTS, "float32", tuple(shape), "what the network gets: standardised, if it was trained so")]
     if len(inputs) > 1:
-        meaning = (
-            f"the valid {length} of each sample, from 1 to those of the batch" if length == "steps" else
-            f"the valid columns of each image, at most those of the batch"
-        )
-        taken.append(TensorShape(LENGTHS, "int64", ("batch",), f"{meaning}; what stands behind them is not looked at"))
+        what = f"the valid {'steps' if length == 'steps' else 'columns'} of each sample, from 1 to those of the batch"
+        taken.append(TensorShape(LENGTHS, "int64", ("batch",), f"{what}; what stands behind them is not looked at"))
     names: list[int | str] = [length if size is None else size for size in output_shape]
     if free is not None and free[1] == "width" and len(names) > 1:
         names[1] = "steps"
@@ -75,7 +75,8 @@ def _meaning(graph: Graph) -> str:
         return "what the network predicts"
     if graph.probabilities:
         return what
-    into = "sigmoid" if isinstance(task, BinaryClassification) else "softmax over the last dimension"
+    scaled = "over the temperature, then " if getattr(task, "temperature", 1.0) != 1.0 else ""
+    into = scaled + ("sigmoid" if isinstance(task, BinaryClassification) else "softmax over the last dimension")
     return f"{what}, not yet probabilities: {into}"
 
 
@@ -103,6 +104,8 @@ def describe(
         free = free_dimension(task.network)
         if free is not None and free[1] == "width":
             about["valid_steps"] = f"lengths // {free[2] // 2}"
+    if isinstance(task, TemperatureScaling) and task.temperature != 1.0:
+        about["temperature"] = task.temperature  # in the probabilities already, where these are the output
     if isinstance(task, BinaryClassification):
         about["threshold"] = task.threshold
     return about

@@ -48,32 +48,45 @@ def measure(run: Run, module: Run, inputs: tuple[Tensor, ...], network: nn.Modul
         ExportError: they differ by more than the tolerance, or in shape, or the module's outputs are no numbers.
     """
     free = free_dimension(network)
-    difference, largest = 0.0, 0.0
-    sizes, lengths = [], []
-    for batch in batches(inputs, network):
-        expected, got = module(batch), run(batch)
-        if expected.shape != got.shape:
-            raise ExportError(
-                f"the exported model gives shape {tuple(got.shape)} where the module gives {tuple(expected.shape)}, for "
-                f"inputs of shape {tuple(batch[0].shape)}"
-            )
-        if not expected.isfinite().all():
-            raise ExportError("the module's own outputs are NaN or infinite: there is nothing to hold the file against")
-        largest = max(largest, float(expected.abs().max()))
-        apart = float((got - expected).abs().max())
-        difference = apart if apart != apart else max(difference, apart)  # NaN stays
-        sizes.append(len(batch[0]))
-        lengths += [] if free is None else [batch[0].shape[free[0]]]
-        if difference != difference:
-            break
-    tolerance = _TOLERANCE * max(1.0, largest)
-    if not difference <= tolerance:
+    compared = list(batches(inputs, network))
+    found = [compare(run, module, batch) for batch in compared]
+    return Parity(
+        max_abs_difference=max(difference for difference, _ in found),
+        tolerance=max(tolerance for _, tolerance in found),
+        samples=min(len(inputs[0]), _MOST_SAMPLES),
+        batch_sizes=tuple(dict.fromkeys(len(batch[0]) for batch in compared)),
+        lengths=() if free is None else tuple(dict.fromkeys(batch[0].shape[free[0]] for batch in compared)),
+    )
+
+
+def compare(run: Run, module: Run, batch: tuple[Tensor, ...]) -> tuple[float, float]:
+    """The largest difference between the outputs for a batch, and the largest that is let through.
+
+    Raises:
+        ExportError: it is more than that; see :func:`measure`.
+    """
+    shape = tuple(batch[0].shape)
+    expected = module(batch)
+    if not expected.isfinite().all():
+        raise ExportError("the module's own outputs are NaN or infinite: there is nothing to hold the file against")
+    try:
+        got = run(batch)
+    except Exception as error:  # the runtime's own types
+        said = " ".join(str(error).split())[:300]
+        raise ExportError(f"the exported model does not run with inputs of shape {shape}: {said}") from error
+    if expected.shape != got.shape:
         raise ExportError(
-            f"the exported model differs from the module by {difference:.2g}, more than {tolerance:.2g}: no file was "
-            "written"
+            f"the exported model gives shape {tuple(got.shape)} where the module gives {tuple(expected.shape)}, for "
+            f"inputs of shape {shape}"
         )
-    samples = min(len(inputs[0]), _MOST_SAMPLES)
-    return Parity(difference, tolerance, samples, tuple(dict.fromkeys(sizes)), tuple(dict.fromkeys(lengths)))
+    difference = float((got - expected).abs().max())
+    tolerance = _TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= tolerance:  # NaN is not, either
+        raise ExportError(
+            f"the exported model differs from the module by {difference:.2g}, more than {tolerance:.2g}, for inputs of "
+            f"shape {shape}: no file was written"
+        )
+    return difference, tolerance
 
 
 def batches(inputs: tuple[Tensor, ...], network: nn.Module) -> Iterator[tuple[Tensor, ...]]:

@@ -143,7 +143,10 @@ class OnnxRecurrent(TraceableRecurrent):
 
         steps, batch = inputs.shape[:2]
         directions, hidden = 2 if self.cells.bidirectional else 1, self.cells.hidden_size
-        attributes: dict[str, Any] = {"hidden_size": hidden, "direction": "bidirectional" if directions > 1 else "forward"}
+        attributes: dict[str, Any] = {
+            "hidden_size": hidden,
+            "direction": "bidirectional" if directions > 1 else "forward",
+        }
         if self.kind == "GRU":
             attributes["linear_before_reset"] = 1  # as torch has it
         weights = [getattr(self, f"{name}_{layer}") for name in ("weight_ih", "weight_hh", "bias")]

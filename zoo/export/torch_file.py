@@ -42,8 +42,8 @@ class TorchProgram:
 
     def output_shape(self) -> list[int | None]:
         """Of the outputs; ``None`` for a size that is free."""
-        [node] = self.program.graph.output_node().args[0]  # type: ignore[misc]
-        return [size if isinstance(size, int) else None for size in node.meta["val"].shape]  # type: ignore[union-attr]
+        [node] = self.program.graph.output_node().args[0]
+        return [size if isinstance(size, int) else None for size in node.meta["val"].shape]
 
     @staticmethod
     def load(data: bytes) -> Run:
