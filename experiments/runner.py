@@ -27,6 +27,7 @@ from experiments.console import quiet
 from experiments.resume import find_resumed
 from experiments.summary import circumstances, closing, data_facts, write_summary
 from zoo import NonFiniteError, TargetError, Task
+from zoo.calibration import NotCalibratableError
 from zoo.callbacks import BatchSizeError, NoTrainingStepError, StepSeeding, ValueGuard
 from zoo.checkpointing import CheckpointError
 from zoo.networks import ShapeError
@@ -45,6 +46,7 @@ EXPECTED_ERRORS = (
     DataError,
     NoTrainingStepError,
     NonFiniteError,
+    NotCalibratableError,
     ShapeError,
     TargetError,
     UnknownLengthError,

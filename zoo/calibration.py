@@ -8,6 +8,7 @@ leaves it in the task, whose checkpoints hold it from then on.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -139,14 +140,13 @@ def confidence(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Conf
         labels: ``(samples,)`` int64.
         temperature: positive.
     """
-    likelihood = sum(
-        float(functional.cross_entropy(part.double() / temperature, wanted, reduction="sum"))
-        for part, wanted in zip(logits.split(_CHUNK), labels.split(_CHUNK), strict=True)
-    )
+    nll = 0.0
+    for part, wanted in _chunks(logits, labels):
+        nll += float(functional.cross_entropy(part / temperature, wanted, reduction="sum"))
     # As the tasks' own metric does it: in 32 bits, and never quite 1.
     probabilities = (logits.float() / temperature).softmax(dim=1).clamp(max=1.0 - torch.finfo(torch.float32).eps)
     error = multiclass_calibration_error(probabilities, labels, logits.shape[1], n_bins=_BINS, validate_args=False)
-    return Confidence(likelihood / len(labels), float(error))
+    return Confidence(nll / len(labels), float(error))
 
 
 def collect_logits(
@@ -232,7 +232,7 @@ def _require_probabilities(task: Task) -> None:
         )
     if isinstance(task, BinaryClassification) and task.hparams.get("activation") == "step":
         raise NotCalibratableError(
-            f"{type(task).__name__} with activation='step' says 0 or 1 and no probability: there is nothing to calibrate"
+            f"{type(task).__name__} with activation='step' says 0 or 1 and no probability: nothing can be calibrated"
         )
 
 
@@ -246,15 +246,21 @@ def _check(logits: Tensor, labels: Tensor) -> None:
         raise NotCalibratableError(f"labels must be from 0 to {logits.shape[1] - 1}, one a class")
 
 
+def _chunks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits in 64 bits, and their labels, a part at a time."""
+    for start in range(0, len(labels), _CHUNK):
+        yield logits[start : start + _CHUNK].double(), labels[start : start + _CHUNK]
+
+
 def _slope_and_curvature(logits: Tensor, labels: Tensor, inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean negative log-likelihood by the inverse temperature.
 
     They are the mean logit under the probabilities less that of the label, and the variance of the logits.
     """
     slope = curvature = 0.0
-    for part, wanted in zip(logits.split(_CHUNK), labels.split(_CHUNK), strict=True):
+    for part, wanted in _chunks(logits, labels):
         # About the label's logit: what all logits of a sample have in common would cost digits, and says nothing.
-        margins = part.double() - part.double().gather(1, wanted[:, None])
+        margins = part - part.gather(1, wanted[:, None])
         probabilities = (margins * inverse).softmax(dim=1)
         means = (probabilities * margins).sum(dim=1)
         slope += float(means.sum())
