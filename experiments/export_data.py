@@ -1,32 +1,32 @@
-"""What an exported model is held against: a checkpoint's model, and real inputs for it."""
+"""Real inputs for a trained model, which an exported one is held against it with."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from os import PathLike
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor
 
-import datamodules
-from datamodules import DataError, DigitStringsDataModule, InMemoryDataModule, MNISTDataModule, TensorDataModule
+from datamodules import DataError, DigitStringsDataModule, InMemoryDataModule, MNISTDataModule
+from experiments.checkpoints import DATA_MODULES, Trained, TrainingData, data_arguments
 from zoo import Task
-from zoo.checkpointing import read_checkpoint
+from zoo.checkpointing import CheckpointError
 from zoo.export import Standardization
-from zoo.leaves import leaf_of
 from zoo.networks import CRNN, ConvNet, LeNet5, Recurrent
 from zoo.tasks.base import Inputs, inputs_of
-from zoo.tasks.restoring import restore
 
 SAMPLES = 256
 _RANDOM_STEPS, _RANDOM_WIDTH = 20, 80
-_MOST_NUMBERS = 2**27  # that are made at a checkpoint's word: half a gigabyte
-_LARGEST_IMAGE = 64
-_PIXELS = "pixels from 0 to 255"
+_OF_DIGITS = (MNISTDataModule, DigitStringsDataModule)
+# Of lines only those that are looked at; of any data nothing that only training needs.
+_FEWER = {"test_lines": SAMPLES, "val_lines": 1, "lines_per_epoch": 1}
+_SIZES = {"batch_size": 1, "eval_batch_size": SAMPLES}
+_UNUSABLE = (
+    *(CheckpointError, DataError, OSError, MemoryError),
+    *(AttributeError, OverflowError, RuntimeError, TypeError, ValueError),  # of arguments, or samples, that do not fit
+)
 
 
 @dataclass(frozen=True)
@@ -46,120 +46,94 @@ class CheckData:
     note: str = ""
 
 
-def load_task(path: str | PathLike[str]) -> tuple[Task, dict[str, Any]]:
-    """The model in a checkpoint of one of the zoo's ready models, and the contents of the file.
-
-    Raises:
-        CheckpointError: no such file, a damaged one, or one that holds something else.
-    """
-    checkpoint = read_checkpoint(path)
-    task: Task = restore(leaf_of(checkpoint, path), checkpoint, path, {})
-    return task.eval(), checkpoint
-
-
-def find_data(task: Task, checkpoint: Mapping[str, Any]) -> CheckData:
-    """The checkpoint's own test data where they can be had; else digits, for a model of images; else random inputs.
+def find_data(trained: Trained) -> CheckData:
+    """A model's own test data where they can be had; else digits, for a model of images; else random inputs.
 
     Nothing is downloaded, and nothing large is made because a checkpoint says so.
     """
-    reason = "the checkpoint does not say what it was trained on"
-    for module_class, arguments in _candidates(task, checkpoint):
-        own = arguments.get("dataset") != "digits" or _dataset(checkpoint, module_class) == "digits"
+    recorded = trained.data
+    note = "the checkpoint does not say what its data were"
+    if recorded is not None:
+        note = f"its own test data, of {recorded.dataset}, cannot be made again"
+        if recorded.class_name in DATA_MODULES and recorded.arguments:
+            try:
+                return _fitting(trained.task, _own(recorded))
+            except _UNUSABLE as error:
+                note = f"its own test data, of {recorded.dataset}, are not here: {_one_line(error)}"
+    for make in (_digits_as_trained, _digits):
         try:
-            found = _test_inputs(module_class, arguments, checkpoint)
-            with torch.no_grad():
-                task.outputs_of((found.inputs, None))
-        except (DataError, OSError, MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-            reason = reason if reason.startswith("its own") else f"its own test data are not here: {_one_line(error)}"
+            return replace(_fitting(trained.task, make(trained)), note=note)
+        except _UNUSABLE:
             continue
-        return found if own else CheckData(found.inputs, found.words, found.standardization, reason)
-    return CheckData(random_inputs(task), f"{SAMPLES} random inputs", _recorded(checkpoint), reason)
+    return CheckData(random_inputs(trained.task), f"{SAMPLES} random inputs", _standardization(recorded), note)
 
 
-def _candidates(task: Task, checkpoint: Mapping[str, Any]) -> Iterator[tuple[type[InMemoryDataModule], dict[str, Any]]]:
-    """Data modules and their arguments, the better ones first."""
-    recorded = checkpoint.get(LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY)
-    recorded = recorded if isinstance(recorded, dict) else {}
-    module_class = _data_module(checkpoint)
-    digits: dict[str, Any] = {"dataset": "digits"}
-    if module_class in (MNISTDataModule, DigitStringsDataModule):
-        was = _dataset(checkpoint, module_class)
-        yield module_class, {**recorded, **({"dataset": was} if was else {}), "source": "local"}
-        yield module_class, {**recorded, **digits}
-    elif module_class is not None:
-        yield module_class, recorded
-    elif isinstance(task.network, CRNN):
-        yield DigitStringsDataModule, digits
-    elif isinstance(task.network, ConvNet | LeNet5):
-        yield MNISTDataModule, {**digits, "image_size": task.network.image_size}
+def _fitting(task: Task, data: CheckData) -> CheckData:
+    """The data, if the model takes them; whatever it says to others is raised."""
+    with torch.no_grad():
+        task.outputs_of((data.inputs, None))
+    return data
 
 
-def _data_module(checkpoint: Mapping[str, Any]) -> type[InMemoryDataModule] | None:
-    """The data module whose state is in a checkpoint, one of this project's that can be made again."""
-    for name in datamodules.__all__:
-        thing = getattr(datamodules, name)
-        is_module = isinstance(thing, type) and issubclass(thing, InMemoryDataModule)
-        if is_module and thing is not TensorDataModule and isinstance(checkpoint.get(name), dict):
-            found: type[InMemoryDataModule] = thing
-            return found
-    return None
+def _own(recorded: TrainingData) -> CheckData:
+    data_class = DATA_MODULES[recorded.class_name]
+    fewer = dict(_FEWER) if data_class is DigitStringsDataModule else {}
+    lines = recorded.arguments.get("test_lines")
+    if fewer and type(lines) is int:
+        fewer["test_lines"] = min(lines, SAMPLES)
+    return _test_inputs(data_class, data_arguments(recorded, {**fewer, **_SIZES}), recorded)
 
 
-def _dataset(checkpoint: Mapping[str, Any], module_class: type[InMemoryDataModule]) -> str | None:
-    """What the data really were, which may have stood in for others."""
-    state = checkpoint.get(module_class.__name__)
-    name = state.get("dataset") if isinstance(state, dict) else None
-    return name.removesuffix(" lines") if isinstance(name, str) else None
+def _digits_as_trained(trained: Trained) -> CheckData:
+    """The bundled digits in the place of MNIST or its relatives, in the same form and scale."""
+    recorded = trained.data
+    data_class = None if recorded is None else DATA_MODULES.get(recorded.class_name)
+    if recorded is None or data_class not in _OF_DIGITS:
+        raise DataError("it was not trained on images of digits")
+    fewer = _FEWER if data_class is DigitStringsDataModule else {}
+    arguments = data_arguments(recorded, {**fewer, **_SIZES, "dataset": "digits"})
+    return _test_inputs(data_class, arguments, recorded)
+
+
+def _digits(trained: Trained) -> CheckData:
+    """The bundled digits for any model of images."""
+    network = trained.task.network
+    if isinstance(network, CRNN):
+        data = _test_inputs(DigitStringsDataModule, {"dataset": "digits", **_FEWER, **_SIZES}, None)
+    elif isinstance(network, ConvNet | LeNet5):
+        arguments = {"dataset": "digits", "image_size": network.image_size, **_SIZES}
+        data = _test_inputs(MNISTDataModule, arguments, None)
+    else:
+        raise DataError("it reads no images")
+    return replace(data, standardization=_standardization(trained.data))
 
 
 def _test_inputs(
-    module_class: type[InMemoryDataModule], arguments: Mapping[str, Any], checkpoint: Mapping[str, Any]
+    data_class: Callable[..., InMemoryDataModule], arguments: dict[str, Any], recorded: TrainingData | None
 ) -> CheckData:
-    _refuse_large(arguments)
-    # Of lines only those that are looked at, and nothing that only training needs.
-    fewer: dict[str, Any] = {"augment": None} if module_class is MNISTDataModule else {}
-    if module_class is DigitStringsDataModule:
-        asked = arguments.get("test_lines", SAMPLES)
-        lines = min(asked, SAMPLES) if type(asked) is int else SAMPLES
-        fewer = {"test_lines": lines, "val_lines": 1, "lines_per_epoch": 1}
-    sizes = {"batch_size": 1, "eval_batch_size": SAMPLES}
-    data = module_class(**{**arguments, **fewer, **sizes})
+    """The first test samples, standardised as the model's training data were where that is known."""
+    data = data_class(**arguments)
     data.setup("test")
-    recorded = _recorded(checkpoint)
-    if recorded is not None:
+    if recorded is not None and data.mean is not None:
         data.mean, data.std = recorded.mean, recorded.std
     inputs = inputs_of(next(iter(data.test_dataloader())))
-    if not isinstance(inputs, Tensor):
-        inputs = tuple(inputs)  # type: ignore[assignment]
-    values = inputs if isinstance(inputs, Tensor) else inputs[0]
-    own = None if data.mean is None or data.std is None else Standardization(data.mean, data.std)
-    if own is not None and isinstance(data, MNISTDataModule | DigitStringsDataModule):
-        own = Standardization(own.mean, own.std, _PIXELS)
-    return CheckData(inputs, f"{len(values)} test samples of {data.dataset_name}", own)
+    values: Tensor = inputs if isinstance(inputs, Tensor) else next(iter(inputs))
+    return CheckData(inputs, f"{len(values)} test samples of {data.dataset_name}", _standardization(recorded))
 
 
-def _refuse_large(arguments: Mapping[str, Any]) -> None:
-    sizes = {name: value for name, value in arguments.items() if type(value) is int}
-    names = ("num_samples", "num_features", "num_classes", "window", "horizon")
-    if math.prod(max(1, sizes.get(name, 1)) for name in names) > _MOST_NUMBERS:
-        raise DataError("they are larger than what is made at a checkpoint's word")
-    if sizes.get("image_size", 1) > _LARGEST_IMAGE:
-        raise DataError(f"images of {sizes['image_size']} pixels are larger than what is made at a checkpoint's word")
-
-
-def _recorded(checkpoint: Mapping[str, Any]) -> Standardization | None:
-    """What the training split was standardised with."""
-    for name in datamodules.__all__:
-        state = checkpoint.get(name)
-        mean, std = (state.get("mean"), state.get("std")) if isinstance(state, dict) else (None, None)
-        if isinstance(mean, Tensor) and isinstance(std, Tensor):
-            is_image = name in (MNISTDataModule.__name__, DigitStringsDataModule.__name__)
-            return Standardization(mean, std, _PIXELS if is_image else "features")
-    return None
+def _standardization(recorded: TrainingData | None) -> Standardization | None:
+    if recorded is None or recorded.mean is None or recorded.std is None:
+        return None
+    is_image = DATA_MODULES.get(recorded.class_name) in _OF_DIGITS
+    return Standardization(recorded.mean, recorded.std, "pixels from 0 to 255" if is_image else "features")
 
 
 def random_inputs(task: Task) -> Inputs:
-    """Standard normal inputs of the shape that a model takes, the same each time."""
+    """Standard normal inputs of the shape that a model takes, the same each time.
+
+    Raises:
+        DataError: that is not known.
+    """
     draw, network = Generator().manual_seed(0), task.network
     if isinstance(network, CRNN):
         images = torch.randn(SAMPLES, network.in_channels, network.image_height, _RANDOM_WIDTH, generator=draw)
@@ -169,9 +143,15 @@ def random_inputs(task: Task) -> Inputs:
         return torch.randn(SAMPLES, network.in_channels, *[network.image_size] * 2, generator=draw)
     if isinstance(network, Recurrent):
         return torch.randn(SAMPLES, _RANDOM_STEPS, network.cells.input_size, generator=draw)
-    return torch.randn(SAMPLES, task.hparams["in_features"], generator=draw)
+    width = task.hparams.get("in_features")
+    if type(width) is not int:
+        raise DataError(
+            f"there are no inputs to hold {type(task).__name__} against, and what it takes is not known: export it from "
+            "Python, with zoo.export"
+        )
+    return torch.randn(SAMPLES, width, generator=draw)
 
 
 def _one_line(error: BaseException) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).partition(";")[0].split()) or type(error).__name__
     return f"{said[:200]}{'…' if len(said) > 200 else ''}"

@@ -4,6 +4,7 @@ from zoo.export.errors import ExportError, MissingExtraError
 from zoo.export.exporting import Exported, check_target, export_onnx, export_torch
 from zoo.export.graph import TensorShape
 from zoo.export.metadata import Standardization
+from zoo.export.onnx_file import require_onnx
 from zoo.export.parity import Parity
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "check_target",
     "export_onnx",
     "export_torch",
+    "require_onnx",
 ]

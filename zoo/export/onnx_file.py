@@ -55,8 +55,7 @@ class OnnxProgram:
         self.model: Any = program.model_proto
         _strip(self.model)
         free = free_dimension(graph.task.network)
-        if free is not None:
-            dim, name, _ = free
+        for dim, name in [(0, "batch"), *([] if free is None else [free[:2]])]:
             _rename(self.model.graph, self.model.graph.input[0].type.tensor_type.shape.dim[dim].dim_param, name)
 
     def encode(self, metadata: Mapping[str, Any]) -> bytes:
