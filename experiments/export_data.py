@@ -146,8 +146,8 @@ def random_inputs(task: Task) -> Inputs:
     width = task.hparams.get("in_features")
     if type(width) is not int:
         raise DataError(
-            f"there are no inputs to hold {type(task).__name__} against, and what it takes is not known: export it from "
-            "Python, with zoo.export"
+            f"what {type(task).__name__} takes is not known, so that there are no inputs to hold it against: export it "
+            "from Python, with zoo.export"
         )
     return torch.randn(SAMPLES, width, generator=draw)
 

@@ -80,54 +80,6 @@ def _meaning(graph: Graph) -> str:
     return f"{what}; probabilities are {function}({scaled})"
 
 
-def described(self) -> dict[str, Any]:
-        """As plain values."""
-        # One number for all is one in every language, a tensor of one is not.
-        mean, std = (part.item() if part.numel() == 1 else part.tolist() for part in (self.mean, self.std))
-        plain = {"formula": "(raw - mean) / std", "mean": mean, "std": std}
-        return {**plain, "raw": self.unit} if self.unit else plain
-
-
-def signature(
-    graph: Graph, inputs: tuple[Tensor, ...], output_shape: list[int | None]
-) -> tuple[tuple[TensorShape, ...], TensorShape]:
-    """The inputs and the output of a model."""
-    task = graph.task
-    free = free_dimension(task.network)
-    shape: list[int | str] = ["batch", *inputs[0].shape[1:]]
-    length = "steps"
-    if free is not None:
-        dim, length, _ = free
-        shape[dim] = length
-    taken = [TensorShape(INPUTS, "float32", tuple(shape), "what the network gets: standardised, if it was trained so")]
-    if len(inputs) > 1:
-        what = f"the valid {'steps' if length == 'steps' else 'columns'} of each sample, from 1 to those of the batch"
-        taken.append(TensorShape(LENGTHS, "int64", ("batch",), f"{what}; what stands behind them is not looked at"))
-    names: list[int | str] = [length if size is None else size for size in output_shape]
-    if free is not None and free[1] == "width" and len(names) > 1:
-        names[1] = "steps"
-    names[0] = "batch"
-    given = TensorShape(output_name(task, graph.probabilities), "float32", tuple(names), _meaning(graph))
-    return tuple(taken), given
-
-
-def _meaning(graph: Graph) -> str:
-    task = graph.task
-    if isinstance(task, SequenceTranscription):
-        what = "for each step of the blank, then of each character of the alphabet"
-    elif isinstance(task, BinaryClassification):
-        what = "of class 1"
-    elif isinstance(task, MulticlassClassification):
-        what = "of each class"
-    else:
-        return "what the network predicts"
-    if graph.probabilities:
-        return what
-    scaled = "over the temperature, then " if getattr(task, "temperature", 1.0) != 1.0 else ""
-    into = scaled + ("sigmoid" if isinstance(task, BinaryClassification) else "softmax over the last dimension")
-    return f"{what}, not yet probabilities: {into}"
-
-
 def describe(
     graph: Graph,
     inputs: tuple[TensorShape, ...],
