@@ -30,6 +30,7 @@ from zoo import NonFiniteError, TargetError, Task
 from zoo.calibration import NotCalibratableError
 from zoo.callbacks import BatchSizeError, FigureCallback, NoTrainingStepError, StepSeeding, ValueGuard
 from zoo.checkpointing import CheckpointError
+from zoo.export import ExportError
 from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
 from zoo.tracking import ResilientWandbLogger
@@ -44,6 +45,7 @@ EXPECTED_ERRORS = (
     CheckpointError,
     CompileError,
     DataError,
+    ExportError,
     NoTrainingStepError,
     NonFiniteError,
     NotCalibratableError,
