@@ -310,19 +310,9 @@ class ExperimentCLI(LightningCLI):
         config = self.config_init.trainer
         given = config.callbacks or []
         given = given if isinstance(given, list) else [given]
-        callbacks: list[Callback] = [
-            *(LeanLoop(), PlainHyperparameters(), StepSeeding()),
-            *(self.record, GracefulStop(), _Opening(self)),
-        ]
-        if not any(isinstance(callback, ValueGuard) for callback in given):
-            callbacks.append(ValueGuard())
-        if config.enable_progress_bar is not False:
-            callbacks.append(EpochProgress())
-        if config.enable_checkpointing is not False and not config.fast_dev_run:
-            callbacks += self._checkpoints(config)
-        if self.config.patience is not None:
-            monitor, mode = self.experiment.monitor, self.experiment.mode
-            callbacks.append(EarlyStopping(monitor, mode=mode, patience=self.config.patience))
+        callbacks = self.callbacks(config)
+        if any(isinstance(callback, ValueGuard) for callback in given):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ValueGuard)]
         config.callbacks = [*given, *callbacks]
         if config.enable_model_summary is None:
             config.enable_model_summary = False  # the opening lines say what it would
@@ -330,6 +320,25 @@ class ExperimentCLI(LightningCLI):
         config.logger = config.logger or False  # without ours, and without Lightning's own choice
         config.default_root_dir = str(self.directory)
         return super().instantiate_trainer(**kwargs)
+
+    def callbacks(self, config: Any) -> list[Callback]:
+        """What every run has beside the callbacks that its command line names."""
+        callbacks: list[Callback] = [
+            *(LeanLoop(), PlainHyperparameters(), StepSeeding()),
+            *(self.record, GracefulStop(), _Opening(self), ValueGuard()),
+        ]
+        if config.enable_progress_bar is not False:
+            callbacks.append(EpochProgress())
+        if config.enable_checkpointing is not False and not config.fast_dev_run:
+            callbacks += self._checkpoints(config)
+        if self.config.patience is not None:
+            callbacks.append(self.early_stopping())
+        return callbacks
+
+    def early_stopping(self) -> EarlyStopping:
+        """What ``--patience`` asks for."""
+        monitor, mode = self.experiment.monitor, self.experiment.mode
+        return EarlyStopping(monitor, mode=mode, patience=self.config.patience)
 
     def _checkpoints(self, config: Any) -> list[Callback]:
         folder = self.directory / run_directory.CHECKPOINTS

@@ -71,7 +71,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
             there.
     """
     started = _started(experiment)
-    with quiet(), _terminable():
+    with quiet(), terminable():
         try:
             resumed, arguments = find_resumed(experiment.name, args or [])
             cli = ExperimentCLI(experiment, arguments, resumed)
@@ -121,7 +121,7 @@ def launch(main: Callable[[list[str]], object]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let SIGTERM end what is under way with its exit code, and in order, also before and behind the fit."""
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
