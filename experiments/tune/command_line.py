@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
-from datamodules import FallbackWarning
 from experiments.__main__ import list_experiments
 from experiments.cli_errors import UsageError
 from experiments.command_line import Experiment
@@ -201,8 +200,16 @@ def _try(experiment: Experiment, args: Sequence[str]) -> FitOnlyCLI:
 @contextlib.contextmanager
 def told_once() -> Iterator[None]:
     """Quiet, and what is the same in every trial is said once."""
+    said = set()
     with quiet():
-        warnings.filterwarnings("once", category=FallbackWarning)
+        show = warnings.showwarning
+
+        def show_once(message: Warning | str, *place: Any, **kwargs: Any) -> None:
+            if str(message) not in said:
+                said.add(str(message))
+                show(message, *place, **kwargs)
+
+        warnings.showwarning = show_once  # given back by quiet()
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from experiments.cli_errors import UsageError
 LOCK_PATIENCE = 60
 """Seconds to wait for an SQLite file that another process writes to, or for a server to answer."""
 
+_ATTEMPTS, _PAUSE = 5, 0.3  # to make the tables, and seconds between two
 _BEATS = 4  # in the time after which a silent process counts as dead
 
 _SECRETS = ("password", "passfile", "sslpassword", "sslkey", "user", "service")
@@ -93,24 +95,34 @@ def open_storage(url: URL, grace: int, given_up: Callable[[optuna.Study, FrozenT
         StorageError: it cannot be reached, read or written.
         UsageError: its driver is not installed.
     """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _open(url, grace, given_up)
+        except ImportError as error:
+            advice = ': pip install -e ".[tune]"' if url.get_backend_name() == "postgresql" else ""
+            raise UsageError(f"--storage: the driver for {url.drivername} is not installed{advice}") from error
+        except DATABASE_ERRORS as error:
+            said = reason(error, url)
+            # Another process that began at the same moment is making the tables.
+            if attempt + 1 == _ATTEMPTS or not any(word in said for word in ("already exists", "duplicate key")):
+                raise StorageError(f"the database {shown(url)} cannot be used: {said}") from error
+            time.sleep(_PAUSE)
+        except RuntimeError as error:  # tables of another version of Optuna
+            raise StorageError(f"the database {shown(url)} cannot be used: {' '.join(str(error).split())}") from error
+    raise AssertionError("the last attempt has neither returned nor raised")
+
+
+def _open(url: URL, grace: int, given_up: Callable[[optuna.Study, FrozenTrial], None] | None) -> Storage:
     patience = {"sqlite": {"timeout": LOCK_PATIENCE}, "postgresql": {"connect_timeout": LOCK_PATIENCE}}
     given = {name: value for name, value in patience.get(url.get_backend_name(), {}).items() if name not in url.query}
     address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return Storage(
-                address,
-                # A connection that was idle for a trial may have been closed by whatever is between.
-                engine_kwargs={"connect_args": given, "pool_pre_ping": True},
-                heartbeat_interval=max(1, grace // _BEATS),
-                grace_period=grace,
-                heartbeat_stale_trial_callback=given_up,
-            )
-    except ImportError as error:
-        advice = ': pip install -e ".[tune]"' if url.get_backend_name() == "postgresql" else ""
-        raise UsageError(f"--storage: the driver for {url.drivername} is not installed{advice}") from error
-    except DATABASE_ERRORS as error:
-        raise StorageError(f"the database {shown(url)} cannot be used: {reason(error, url)}") from error
-    except RuntimeError as error:  # tables of another version of Optuna
-        raise StorageError(f"the database {shown(url)} cannot be used: {' '.join(str(error).split())}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return Storage(
+            address,
+            # A connection that was idle for a trial may have been closed by whatever is between.
+            engine_kwargs={"connect_args": given, "pool_pre_ping": True},
+            heartbeat_interval=max(1, grace // _BEATS),
+            grace_period=grace,
+            heartbeat_stale_trial_callback=given_up,
+        )

@@ -143,8 +143,9 @@ def open_study(storage: Storage, name: str, search: Search) -> optuna.Study:
         load_if_exists=True,
     )
     wanted = search.definition()
+    trials = study.get_trials(deepcopy=False)  # before the definition, which is older than any of them
     if _DEFINITION not in study.user_attrs:
-        if study.get_trials(deepcopy=False):
+        if trials:
             raise UsageError(f"--study: {name} in this database is not a study of this command's: give another name")
         study.set_user_attr(_DEFINITION, wanted)
     before = study.user_attrs[_DEFINITION]
