@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -41,7 +41,7 @@ from zoo.callbacks import (
 )
 from zoo.checkpointing import SealedCheckpointIO, write_whole
 from zoo.hardware import default_precision
-from zoo.tracking import MetricsCSV, start_wandb
+from zoo.tracking import MetricsCSV, ResilientWandbLogger, start_wandb
 
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
@@ -143,6 +143,13 @@ class ExperimentCLI(LightningCLI):
             default="auto",
             help="auto and wandb: Weights & Biases, offline where there is no account or network; "
             "csv and none: no tracker. metrics.csv is written in any case.",
+        )
+        parser.add_argument(
+            "--log_model",
+            action=ActionYesNo,
+            nargs="?",
+            default=False,
+            help="Log the checkpoint that is tested, the best one, to Weights & Biases as an artifact in the end.",
         )
         parser.add_argument(
             "--patience",
@@ -304,6 +311,9 @@ class ExperimentCLI(LightningCLI):
                 loggers.append(logger)
         elif tracking == "tensorboard":
             loggers.append(_tensorboard(self.directory))
+        is_tracked = any(isinstance(logger, ResilientWandbLogger) for logger in loggers)
+        if self.config.log_model and not is_tracked and getattr(rank_zero_only, "rank", 0) == 0:
+            print("note      --log_model: the run is not tracked in Weights & Biases, so no checkpoint is logged")
         return loggers
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

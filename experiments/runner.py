@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ from experiments.cli_errors import CompileError, UsageError
 from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
 from experiments.resume import find_resumed
-from experiments.summary import circumstances, closing, data_facts, write_summary
+from experiments.summary import as_json, circumstances, closing, data_facts, write_summary
 from zoo import NonFiniteError, TargetError, Task
 from zoo.callbacks import BatchSizeError, NoTrainingStepError, StepSeeding, ValueGuard
 from zoo.checkpointing import CheckpointError
@@ -214,7 +215,26 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
         summary[cli.experiment.monitor] = float(cli.best.best_model_score)
     if trainer.is_global_zero:
         write_summary(cli.directory, summary)
+    if cli.config.log_model:
+        _log_model(cli, checkpoint, summary)
     return summary
+
+
+def _log_model(cli: ExperimentCLI, checkpoint: Path | None, summary: Mapping[str, Any]) -> None:
+    """Log the tested checkpoint to Weights & Biases, with what is to be known of it where it is used."""
+    for logger in cli.loggers:
+        if not isinstance(logger, ResilientWandbLogger) or logger.broken:
+            continue
+        if checkpoint is None:
+            print("note      --log_model: no checkpoint was kept, so none is logged", flush=True)
+            continue
+        metadata = {
+            "class": f"{type(cli.model).__module__}.{type(cli.model).__qualname__}",
+            **{name: summary[name] for name in ("experiment", "dataset", "seed", "epochs", "steps", "parameters")},
+            **{name: value for name, value in summary.items() if name.startswith(("val/", "test/"))},
+        }
+        alias = "last" if checkpoint.name == run_directory.LAST else "best"
+        logger.log_model(checkpoint, cli.experiment.name, as_json(metadata), [alias])
 
 
 def _is_whole(limit: int | float) -> bool:
