@@ -34,7 +34,16 @@ from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
 from zoo.tracking import ResilientWandbLogger
 
-__all__ = ["EXPECTED_ERRORS", "Experiment", "evaluate_beside", "launch", "run", "train_beside"]
+__all__ = [
+    "EXPECTED_ERRORS",
+    "Experiment",
+    "evaluate_beside",
+    "exit_code_of",
+    "launch",
+    "run",
+    "terminable",
+    "train_beside",
+]
 
 _INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
 
@@ -85,7 +94,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
                 summary = _train_and_test(cli, started)
             exit_code = 0
         except (SystemExit, KeyboardInterrupt) as stopped:
-            exit_code = _exit_code(stopped)
+            exit_code = exit_code_of(stopped)
             last = cli.directory / run_directory.CHECKPOINTS / run_directory.LAST
             advice = f"go on with --resume {cli.directory}" if last.is_file() else "no checkpoint was written yet"
             if getattr(rank_zero_only, "rank", 0) == 0:
@@ -152,7 +161,7 @@ def _compile_errors(cli: ExperimentCLI) -> Iterator[None]:
         raise CompileError(f"--compile: {' '.join(said.split())}") from error
 
 
-def _exit_code(stopped: SystemExit | KeyboardInterrupt) -> int:
+def exit_code_of(stopped: SystemExit | KeyboardInterrupt) -> int:
     """SIGTERM knows its code, but for Lightning's own in a test; Ctrl-C looks like a failure to Lightning."""
     if isinstance(stopped, SIGTERMException):
         return stopped.code if isinstance(stopped.code, int) else _TERMINATED

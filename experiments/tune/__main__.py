@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.cli_errors import UsageError
-from experiments.runner import launch, terminable
+from experiments.runner import exit_code_of, launch, terminable
 from experiments.tune.command_line import Console, make_search, require_extra, split, told_once
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _work(given: Any, search: Search, url: Any) -> None:
     except (SystemExit, KeyboardInterrupt) as stopped:
         console.close()
         print("stopped   the same command goes on with the study", file=sys.stderr)
-        raise SystemExit(stopped.code if isinstance(stopped, SystemExit) else 130) from None
+        raise SystemExit(exit_code_of(stopped)) from None
     finally:
         console.close()
     _conclude(study, search)

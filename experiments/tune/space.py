@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -132,7 +133,7 @@ def _parse_choices(option: str, values: Sequence[Any]) -> Choices:
     plain: list[Plain] = []
     for value in values:
         try:
-            plain.append(value if isinstance(value, bool | int | float | str | None) else json.dumps(value))
+            plain.append(_number(value) if isinstance(value, bool | int | float | str | None) else json.dumps(value))
         except TypeError:  # a date, or a set
             raise UsageError(f"{option}: {value!r} is no value of an option") from None
     if not 2 <= len(plain) <= _LONGEST:
@@ -140,6 +141,15 @@ def _parse_choices(option: str, values: Sequence[Any]) -> Choices:
     if len(set(map(_text, plain))) < len(plain):
         raise UsageError(f"{option}: a choice is there twice")
     return Choices(tuple(plain))
+
+
+def _number(value: Plain) -> Plain:
+    """A text such as ``1e-4`` as the number that it is everywhere but in YAML."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            return number if math.isfinite(number) else value
+    return value
 
 
 def read_space(path: Path) -> dict[str, Range | Choices]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,7 @@ from experiments.command_line import Experiment
 from experiments.fitting import fit_only
 from experiments.summary import data_facts
 from experiments.tune.space import Space, as_arguments
-from experiments.tune.storage import Storage
+from experiments.tune.storage import DATABASE_ERRORS, Storage
 from zoo import NonFiniteError, TargetError
 from zoo.callbacks import BatchSizeError, NoTrainingStepError
 from zoo.networks import ShapeError
@@ -29,7 +31,8 @@ from zoo.values import NonFiniteBatchError
 
 _POLL = 0.5  # seconds between two looks at what others do
 _STARTUP_TRIALS = 5  # that are complete before one is pruned
-_REASON, _METRICS, _ARGUMENTS, _RETRIES = "reason", "metrics", "arguments", "retries"
+_FIRST_PRUNED = 2  # validation: behind the first one a schedule may just have warmed up
+_REASON, _METRICS, _ARGUMENTS, _RETRIES, _PROCESS = "reason", "metrics", "arguments", "retries", "process"
 _MOST_RETRIES = 3  # of a trial that was broken off: it may be what kills its processes
 _DEFINITION = "zoo:search"
 _DATASET = "zoo:dataset"
@@ -139,7 +142,7 @@ def open_study(storage: Storage, name: str, search: Search) -> optuna.Study:
         study_name=name,
         direction="minimize" if search.mode == "min" else "maximize",
         sampler=optuna.samplers.TPESampler(constant_liar=True),  # so that processes do not all try the same
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=1),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_FIRST_PRUNED),
         load_if_exists=True,
     )
     wanted = search.definition()
@@ -201,9 +204,7 @@ class Worker:
         while self._is_one_missing():
             before = self._best_value()
             try:
-                self.study.optimize(
-                    self._objective, n_trials=1, catch=(_FailedError, _SurplusError), gc_after_trial=True
-                )
+                self._run_one()
             except _BrokenOffError as broken_off:
                 queue_again(self.study, self._trial())
                 raise broken_off.by from None
@@ -212,6 +213,16 @@ class Worker:
             else:
                 if is_finished(self._trial()):
                     self.tell(self._finished(self._trial(), before))
+
+    def _run_one(self) -> None:
+        try:
+            self.study.optimize(self._objective, n_trials=1, catch=(_FailedError, _SurplusError), gc_after_trial=True)
+        except AssertionError as error:
+            # Optuna's, of a trial whose end could not be written: what it hides is why.
+            hidden = error.__context__
+            if isinstance(hidden, DATABASE_ERRORS):
+                raise hidden from None
+            raise
 
     # ------------------------------------------------------------------ which trials there are
 
@@ -287,6 +298,7 @@ class Worker:
     def _fit(self, trial: optuna.Trial) -> float:
         arguments = as_arguments({option: entry.suggest(trial, option) for option, entry in self.search.space.items()})
         trial.set_user_attr(_ARGUMENTS, arguments)
+        trial.set_user_attr(_PROCESS, f"{socket.gethostname()}:{os.getpid()}")
         best = math.nan
         keep_best = self.search.experiment.select == "best"
 
