@@ -19,7 +19,7 @@ from datamodules.errors import DataError
 
 Polarity = Literal["dark on light", "light on dark"]
 
-FIELD, _BOX, _CENTRE = 28, 20, 14  # the centre of mass of MNIST's digits is at pixel 14.0, within half a pixel
+SIZE, _BOX, _CENTRE = 28, 20, 14  # the centre of mass of MNIST's digits is at pixel 14.0, within half a pixel
 _MOST_PIXELS = 4_000_000
 _NOISE, _LEAST_CUTOFF = 6.0, 8.0  # standard deviations of the background's noise, and grey levels
 _LEAST_CONTRAST = 20.0  # grey levels
@@ -136,8 +136,8 @@ def _centred(glyph: Tensor) -> Tensor:
         mass = glyph.sum(dim=1 - axis)
         centre = float((mass * torch.arange(size)).sum() / mass.sum())
         # A glyph with its weight at one end would otherwise stick out of the field.
-        corner.append(min(max(0, math.floor(_CENTRE - centre + 0.5)), FIELD - size))
+        corner.append(min(max(0, math.floor(_CENTRE - centre + 0.5)), SIZE - size))
     top, left = corner
-    field = torch.zeros(FIELD, FIELD, dtype=torch.uint8)
+    field = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
     field[top : top + glyph.shape[0], left : left + glyph.shape[1]] = (glyph * 255).round().to(torch.uint8)
     return field

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from datamodules.base import Standardize
-from datamodules.digit_images import FIELD
+from datamodules.digit_images import SIZE
 from datamodules.mnist import resize
 from experiments.checkpoints import Trained, load_trained
 from zoo import MulticlassClassification, Task
 from zoo.checkpointing import CheckpointError
 from zoo.networks import ShapeError
 from zoo.pretrained import find_shipped, load_shipped
+from zoo.pretrained.shipped import FOLDER
 
 # Height and width, and whether the rows are a sequence: what the zoo's models of MNIST see.
-_FORMS = ((FIELD, False), (32, False), (FIELD, True))
+_FORMS = ((SIZE, False), (32, False), (SIZE, True))
 _SMALLEST, _LARGEST = 8, 256
 
 
@@ -47,7 +48,7 @@ class DigitReader:
 
     def __post_init__(self) -> None:
         try:
-            self.probabilities(torch.zeros(1, FIELD, FIELD, dtype=torch.uint8))
+            self.probabilities(torch.zeros(1, SIZE, SIZE, dtype=torch.uint8))
         except (ShapeError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self.source}: the {type(self.task).__name__} takes no pictures of {self.image_size}x"
@@ -67,19 +68,22 @@ class DigitReader:
         return self.task.predict_step(images.squeeze(1) if self.as_rows else images).probabilities
 
 
-def load_reader(checkpoint: str, model: str | None = None) -> DigitReader:
+def load_reader(checkpoint: str, model: str | None = None, weights: Path = FOLDER) -> DigitReader:
     """The reader in a checkpoint, or of the name of shipped weights.
 
     Args:
         checkpoint: a path, or a name.
         model: see :func:`experiments.checkpoints.load_trained`.
+        weights: the folder of the shipped weights.
 
     Raises:
         CheckpointError: there is none, it cannot be read, or does not hold a classifier of MNIST's pictures and how
             they were standardised.
     """
     is_name = not Path(checkpoint).exists() and Path(checkpoint).name == checkpoint and not checkpoint.endswith(".ckpt")
-    return _of_shipped(checkpoint) if is_name and checkpoint else _of_checkpoint(load_trained(checkpoint, model))
+    if is_name and checkpoint:
+        return _of_shipped(checkpoint, weights)
+    return _of_checkpoint(load_trained(checkpoint, model))
 
 
 def _of_checkpoint(trained: Trained) -> DigitReader:
@@ -89,16 +93,16 @@ def _of_checkpoint(trained: Trained) -> DigitReader:
             f"{trained.source} does not say how the pictures that it was trained on were standardised, without which "
             "any answer would be a guess: it was not trained on an MNISTDataModule"
         )
-    size, as_rows = data.arguments.get("image_size", FIELD), data.arguments.get("as_rows", False)
+    size, as_rows = data.arguments.get("image_size", SIZE), data.arguments.get("as_rows", False)
     is_form = type(size) is int and _SMALLEST <= size <= _LARGEST and type(as_rows) is bool
     if not is_form or data.mean.numel() != 1 or data.std.numel() != 1 or not data.std > 0:
         raise CheckpointError(f"{trained.source} says nothing usable of the pictures that it was trained on")
     return DigitReader(task, str(trained.source), data.dataset, float(data.mean), float(data.std), size, as_rows)
 
 
-def _of_shipped(name: str) -> DigitReader:
-    entry = find_shipped(name)
-    task = _classifier(load_shipped(name).eval(), name)
+def _of_shipped(name: str, folder: Path) -> DigitReader:
+    entry = find_shipped(name, folder)
+    task = _classifier(load_shipped(name, folder).eval(), name)
     if len(entry.mean) != 1:
         raise CheckpointError(f"{name} was trained on pictures of {len(entry.mean)} channels, not on grey ones")
     failures: list[Exception] = []

@@ -133,8 +133,9 @@ def _parser(
     parser.add_argument("--trainer.accelerator", type=str, default="auto", help="cpu, cuda, mps or auto.")
     parser.add_argument("--trainer.precision", type=str, help="Such as 32-true (default: that of the model's run).")
     parser.add_lightning_class_args(data_class, "data")
-    named = next(action for action in parser._actions if action.option_strings == ["--data"])
-    named.help, named.metavar = f"The data module: {', '.join(DATA_MODULES)} (default: the checkpoint's).", "CLASS"
+    for action in parser._actions:
+        if "--data" in action.option_strings:
+            action.help, action.metavar = f"One of {', '.join(DATA_MODULES)} (default: the checkpoint's).", "CLASS"
     return parser
 
 
