@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from zoo.callbacks.figure import FigureCallback
 from zoo.doctor import Finding, TrainingWatch, diagnose
+from zoo.doctor.history import WINDOW
 
 
 class TrainingDoctor(TrainingWatch, FigureCallback):
@@ -124,7 +125,7 @@ class TrainingDoctor(TrainingWatch, FigureCallback):
             figure = gradient_norms(steps, norms, layers, self.title_of(trainer, "gradient norms"), clip)
             self.publish(trainer, "gradient_norms", figure)
         if shares := _columns(look.dead for look in looks):
-            figure = dead_units(steps, shares, self.title_of(trainer, "dead units"))
+            figure = dead_units(steps, shares, self.title_of(trainer, "dead units"), WINDOW)
             self.publish(trainer, "dead_units", figure)
 
 
