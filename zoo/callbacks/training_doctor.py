@@ -83,7 +83,7 @@ class TrainingDoctor(TrainingWatch, FigureCallback):
         """Say what was found, at the end of a fit; a subclass may say it elsewhere."""
         for finding in findings:
             print(f"doctor    {finding}", flush=True)
-        if not findings:
+        if not findings and self.history.num_looks:
             print(f"doctor    nothing looks wrong in {self.history.num_looks} looks", flush=True)
         tried = self.history.overfit
         if tried and tried["is_overfitted"]:
