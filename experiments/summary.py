@@ -31,16 +31,16 @@ def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: it could not be written, such as on a full disk.
     """
-    text = json.dumps(_as_json(summary), indent=2) + "\n"
+    text = json.dumps(as_json(summary), indent=2) + "\n"
     write_whole(text.encode(), directory / run_directory.SUMMARY)
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """``None`` for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_as_json(item) for item in value]
+        return [as_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -98,21 +98,24 @@ def closing(directory: Path, summary: Mapping[str, Any], claims: Sequence[Claim]
         f"result    {metrics} (dataset: {summary['dataset']})",
         *([f"examined  {examined}"] if examined else []),
         *report(claims, summary),
-        f"time      {seconds['total']:.1f} s in all: fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s",
-        f"model     {_relative(Path(checkpoint)) if checkpoint else 'no checkpoint was kept'}",
-        f"run       {_relative(directory)}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}",
+        f"time      {seconds['total']:.1f} s in all: fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s"
+        + (f"; figures {seconds['figures']:.1f} s of it" if summary["figures"] else ""),
+        f"model     {relative(Path(checkpoint)) if checkpoint else 'no checkpoint was kept'}",
+        f"run       {relative(directory)}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}",
     ]
+    if summary["figures"]:
+        lines.append(f"figures   {relative(directory)}: {', '.join(summary['figures'])}")
     for logger in loggers:
         if not isinstance(logger, ResilientWandbLogger) or logger.broken:
             continue
         # The folder of a resumed run's last part has the whole run in it.
-        where = logger.url or f"offline; upload with: wandb sync {_relative(logger.run_directory)}"
+        where = logger.url or f"offline; upload with: wandb sync {relative(logger.run_directory)}"
         lines.append(f"W&B       {where}")
     return "\n".join(lines)
 
 
-def _relative(path: Path) -> str:
-    """The shorter of the path and the path from here."""
+def relative(path: Path, start: Path | None = None) -> str:
+    """The shorter of the path and the path from ``start``, or from here."""
     with contextlib.suppress(ValueError):  # on another drive
-        return min(str(path), os.path.relpath(path), key=len)
+        return min(str(path), os.path.relpath(path, start), key=len)
     return str(path)

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from zoo.background import BackgroundCalls, Patience, within
 from zoo.metrics_csv import MetricsCSV, read_csv
+from zoo.wandb_models import log_artifact, upload_seconds
 from zoo.wandb_service import (
     bound_exit,
     cache_in,
     check_complete,
     check_writable,
+    data_in,
     default_server,
     end_service,
     service_ended,
@@ -83,6 +85,7 @@ class ResilientWandbLogger(WandbLogger):
         self.broken = False
         self._patience = patience or Patience(PATIENCE)
         self._finished = False
+        self._model_error: Exception | None = None
         self._calls = BackgroundCalls()
         self._rows_ahead = max(0, run.starting_step - len(history))
         atexit.register(self.finish, None)
@@ -102,6 +105,9 @@ class ResilientWandbLogger(WandbLogger):
         return url
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if any(not isinstance(value, int | float | str | Tensor) for value in metrics.values()):
+            self._log_media(metrics, step)
+            return
         if self._rows_ahead:
             self._rows_ahead -= 1
             return
@@ -110,11 +116,44 @@ class ResilientWandbLogger(WandbLogger):
         }
         self._call(lambda: super(ResilientWandbLogger, self).log_metrics(row, step))
 
+    def _log_media(self, media: Mapping[str, Any], step: int | None) -> None:
+        """Pictures and tables become part of the next row, or of the run's end: rows are counted in a resumed run."""
+        row = dict(media) if step is None else {**media, _STEP: step}
+        run = self.experiment
+
+        def log() -> None:
+            try:
+                with data_in(Path(run.settings.wandb_dir)):
+                    run.log(row, commit=False)
+            except Exception as error:  # worth no more than themselves
+                _warn(f"Weights & Biases did not take {', '.join(media)} ({_first_line(error)})")
+
+        self._call(log)
+
     def log_hyperparams(self, params: Any) -> None:
         self._call(lambda: super(ResilientWandbLogger, self).log_hyperparams(params))
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self._call(lambda: super(ResilientWandbLogger, self).after_save_checkpoint(checkpoint_callback))
+
+    def log_model(
+        self, checkpoint: Path, name: str, metadata: Mapping[str, Any], aliases: Sequence[str] = ("best",)
+    ) -> None:
+        """Log a checkpoint as an artifact ``<name>-<run id>`` of type ``model``, which :meth:`finish` waits for.
+
+        Offline the file has to stay where it is until ``wandb sync``. What goes wrong with it alone costs a warning,
+        and the run is tracked to its end.
+        """
+
+        def log() -> None:
+            try:
+                log_artifact(self.experiment, checkpoint, name, metadata, aliases)
+            except Exception as error:
+                self._model_error = error
+
+        if self.mode == "online" and checkpoint.is_file():
+            self._patience.left += upload_seconds(checkpoint)
+        self._call(log)
 
     def finalize(self, status: str) -> None:
         self._call(lambda: super(ResilientWandbLogger, self).finalize(status))
@@ -143,6 +182,8 @@ class ResilientWandbLogger(WandbLogger):
         else:
             if self._calls.error is not None:
                 self._break_off(self._calls.error)
+            elif self._model_error is not None:
+                _warn(f"Weights & Biases did not take the checkpoint ({_first_line(self._model_error)})")
 
     def _call(self, call: Callable[[], object]) -> None:
         if self.broken or self._finished:
