@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.figures.style import MARKERS, new_figure, series, style
+from zoo.figures.style import MARKERS, new_figure, plain, series, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,5 +157,5 @@ def _short(name: str) -> str:
     """A layer's name as it is, but for its middle."""
     if len(name) > _NAME_LENGTH:
         name = f"{name[: _NAME_LENGTH // 2]}…{name[1 - _NAME_LENGTH // 2 :]}"
-    # Of dollars matplotlib would make a formula, and what begins with an underscore it leaves out of a legend.
-    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+    # What begins with an underscore is left out of a legend.
+    return (" " if name.startswith("_") else "") + plain(name)
