@@ -362,8 +362,8 @@ class ExperimentCLI(LightningCLI):
         if config.enable_checkpointing is not False and not config.fast_dev_run:
             callbacks += self._checkpoints(config)
         if self.config.doctor != "none":
-            overfits = self.config.doctor == "overfit"
-            callbacks.append(TrainingDoctor(self.experiment.name, overfit_batch=overfits))
+            overfits, draws = self.config.doctor == "overfit", self.config.figures == "all"
+            callbacks.append(TrainingDoctor(self.experiment.name, overfit_batch=overfits, draws=draws))
         if self.config.patience is not None:
             callbacks.append(self.early_stopping())
         if self.config.figures == "all" and not config.fast_dev_run:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -29,7 +30,14 @@ from experiments.resume import find_resumed
 from experiments.summary import as_json, circumstances, closing, data_facts, relative, write_summary
 from zoo import NonFiniteError, TargetError, Task
 from zoo.calibration import NotCalibratableError
-from zoo.callbacks import BatchSizeError, FigureCallback, NoTrainingStepError, StepSeeding, ValueGuard
+from zoo.callbacks import (
+    BatchSizeError,
+    FigureCallback,
+    NoTrainingStepError,
+    StepSeeding,
+    TrainingDoctor,
+    ValueGuard,
+)
 from zoo.checkpointing import CheckpointError
 from zoo.export import ExportError
 from zoo.networks import ShapeError
@@ -227,6 +235,9 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
         "checkpoint": None if checkpoint is None else str(checkpoint),
         **circumstances(trainer, model),
     }
+    for doctor in figures:
+        if isinstance(doctor, TrainingDoctor):
+            summary["doctor"] = [asdict(finding) for finding in doctor.findings]
     if cli.best is not None and cli.best.best_model_score is not None:
         summary[cli.experiment.monitor] = float(cli.best.best_model_score)
     if trainer.is_global_zero:

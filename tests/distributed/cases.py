@@ -27,7 +27,14 @@ from zoo import (
     Regression,
     SequenceTranscription,
 )
-from zoo.callbacks import ClassificationFigure, FigureWarning, GracefulStop, LastCheckpoint, LeanLoop
+from zoo.callbacks import (
+    ClassificationFigure,
+    FigureWarning,
+    GracefulStop,
+    LastCheckpoint,
+    LeanLoop,
+    TrainingDoctor,
+)
 from zoo.checkpointing import read_checkpoint
 from zoo.networks import Recurrent
 from zoo.optim import OneCycle
@@ -399,6 +406,18 @@ def broken_figure(world: int) -> Any:
     return float(metrics["test/loss"]), said
 
 
+def watched(world: int) -> Any:
+    """What a doctor saw in this process: gradient norms, samples, findings, notes; and the weights it ended with."""
+    doctor = TrainingDoctor(looks=10, overfit_batch=True, draws=False)
+    loader = BatchLoader(*samples_of("multiclass", 1001), batch_size=GLOBAL_BATCH // world, shuffle=True)
+    task = task_of("multiclass", optimizer=partial(torch.optim.SGD, lr=0.01))
+    trainer = trainer_of(world, max_epochs=2, callbacks=[LeanLoop(), doctor])
+    trainer.fit(task, loader, BatchLoader(*samples_of("multiclass", 5), batch_size=5))
+    looks = doctor.history.looks
+    seen = [look.gradient_norm for look in looks], [look.samples for look in looks]
+    return *seen, [each.name for each in doctor.findings], doctor.notes, task.state_dict()
+
+
 def experimented(world: int, directory: Path) -> Any:
     """Test metrics and weights of an experiment, and of one stopped after half of its epochs and resumed."""
     shared = ["--tracking", "none", "--data.num_samples", "400", "--data.batch_size", str(60 // world)]
@@ -442,5 +461,6 @@ def run_all(world: int, directory: Path) -> dict[str, Any]:
             "untouched": untouched_loader(world),
             "figures": drawn_figures(world),
             "broken_figure": broken_figure(world),
+            "watched": watched(world),
             "experimented": experimented(world, directory),
         }

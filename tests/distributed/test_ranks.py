@@ -210,6 +210,21 @@ def test_the_trainer_leaves_loaders_alone(run_ranks, world):
 
 
 @pytest.mark.parametrize("world", WORLDS)
+def test_the_first_rank_looks_at_the_gradients_of_all(run_ranks, single, world):
+    norms, samples, findings, notes, weights = single["watched"]
+    assert len(norms) > 8
+    assert notes == ["whether one batch can be overfitted: 16 parameters cannot learn 60 targets by heart"]
+    first, *others = [results["watched"] for results in run_ranks(world)]
+    assert first[0] == pytest.approx(norms, rel=1e-4)
+    assert sum(first[1]) == pytest.approx(sum(samples) / world, abs=len(samples))
+    assert first[2] == findings == []
+    assert first[3] == ["whether one batch can be overfitted, which takes a single process"]
+    for results in (first, *others):
+        torch.testing.assert_close(results[4], weights)
+    assert all(results[0] == [] for results in others)
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_the_first_rank_draws_what_one_process_would(run_ranks, single, world):
     first, *others = [results["figures"] for results in run_ranks(world)]
     for size, expected in single["figures"].items():

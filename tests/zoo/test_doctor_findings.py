@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from zoo.callbacks import TrainingDoctor
+from zoo.doctor import History, Look, diagnose
 from zoo.doctor.diagnosis import CHECKS
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -277,6 +278,16 @@ def test_a_norm_layer_sees_to_inputs_of_any_size(fit):
     doctor, _ = fit(Module(network), scaled(1000.0), 4)
     assert doctor.history.inputs["std"] > 100.0
     assert doctor.findings == []
+
+
+def test_a_single_sample_says_little_of_the_loss_at_initialisation():
+    def found(samples, cross_entropy):
+        look = Look(step=0, epoch=0, samples=samples, cross_entropy=cross_entropy)
+        return [finding.name for finding in diagnose(History(looks=[look], num_looks=1, num_classes=10))]
+
+    assert found(1, 4.0) == []
+    assert found(128, 4.0) == ["initial_loss"]
+    assert found(128, math.log(10)) == found(128, 0.01) == found(0, math.nan) == []
 
 
 def test_loss_at_initialisation_is_that_of_the_network_alone(fit):

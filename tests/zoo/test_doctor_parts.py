@@ -322,6 +322,22 @@ def test_anyones_module_can_be_tried():
     assert tried.accuracy is None
 
 
+def nn_lazy():
+    module = Somebodys()
+    module.layer = nn.LazyLinear(40)
+    return module
+
+
+def test_steps_that_were_too_few_are_no_failure():
+    torch.manual_seed(0)
+    task, batch = classifier(), (torch.randn(60, 4), torch.randint(3, (60,)))
+    few = overfit(task, batch, steps=160)
+    assert (few.is_overfitted, few.has_failed, few.steps) == (False, False, 160)
+    assert 0.1 * math.log(3) < few.last_loss <= 0.5 * math.log(3)
+    none = overfit(task, batch, steps=1)
+    assert (none.is_overfitted, none.has_failed) == (False, True)
+
+
 def test_what_cannot_be_tried_is_said_and_random_states_come_back():
     class Draws(Somebodys):
         def training_step(self, batch):
@@ -338,7 +354,10 @@ def test_what_cannot_be_tried_is_said_and_random_states_come_back():
     cases = [
         (Draws(), batch, "a copy of the model could not be trained: 'no such field'"),
         (NoLoss(), batch, "gives no loss that can be differentiated"),
-        (classifier().requires_grad_(False), (batch, labels), "0 parameters cannot learn 8 samples by heart"),
+        (classifier().requires_grad_(False), (batch, labels), "0 parameters cannot learn 8 targets by heart"),
+        (nn_lazy(), batch, "layers whose size is not known before its first step"),
+        (Somebodys(), batch[:0], "the batch is empty"),
+        (Somebodys(), torch.randn(80, 4), "200 parameters cannot learn 320 targets by heart"),
         (unlike, batch, "a copy of the model could not be trained: cannot pickle 'generator'"),
     ]
     state, python = torch.get_rng_state(), random.getstate()

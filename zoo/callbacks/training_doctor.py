@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from zoo.callbacks.figure import FigureCallback
 from zoo.doctor import Finding, TrainingWatch, diagnose
+from zoo.doctor.history import WINDOW
 
 
 class TrainingDoctor(TrainingWatch, FigureCallback):
@@ -82,7 +83,7 @@ class TrainingDoctor(TrainingWatch, FigureCallback):
         """Say what was found, at the end of a fit; a subclass may say it elsewhere."""
         for finding in findings:
             print(f"doctor    {finding}", flush=True)
-        if not findings:
+        if not findings and self.history.num_looks:
             print(f"doctor    nothing looks wrong in {self.history.num_looks} looks", flush=True)
         tried = self.history.overfit
         if tried and tried["is_overfitted"]:
@@ -124,7 +125,7 @@ class TrainingDoctor(TrainingWatch, FigureCallback):
             figure = gradient_norms(steps, norms, layers, self.title_of(trainer, "gradient norms"), clip)
             self.publish(trainer, "gradient_norms", figure)
         if shares := _columns(look.dead for look in looks):
-            figure = dead_units(steps, shares, self.title_of(trainer, "dead units"))
+            figure = dead_units(steps, shares, self.title_of(trainer, "dead units"), WINDOW)
             self.publish(trainer, "dead_units", figure)
 
 

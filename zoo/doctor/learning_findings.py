@@ -20,7 +20,8 @@ def initial_loss(history: History) -> Finding | None:
     if look is None or look.step > 0 or look.cross_entropy is None or history.num_classes is None:
         return None
     expected = math.log(history.num_classes)
-    if look.cross_entropy <= expected + max(0.5, 0.5 * expected):
+    chance = 1.0 + 2.0 / math.sqrt(max(1, look.samples))  # of few samples it may be far off
+    if not expected + chance * max(0.5, 0.5 * expected) < look.cross_entropy < math.inf:
         return None
     return Finding(
         "initial_loss",
@@ -33,7 +34,7 @@ def initial_loss(history: History) -> Finding | None:
 def cannot_overfit_batch(history: History) -> Finding | None:
     """A model that cannot even learn a single batch by heart."""
     tried = history.overfit
-    if not tried or tried["is_overfitted"]:
+    if not tried or not tried["has_failed"]:
         return None
     accuracy = "" if tried["accuracy"] is None else f" and an accuracy of {percent(tried['accuracy'])}"
     return Finding(

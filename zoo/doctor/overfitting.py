@@ -15,12 +15,14 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from zoo.doctor.graph import read_graph
 from zoo.tasks import Task
 from zoo.values import named_tensors
 
 _OVERFITTED = 0.1
+_FAILED = 0.5
 _ACCURATE = 0.99
 _LR = 3e-3
 _GRADIENT_CLIP_VAL = 1.0
@@ -43,6 +45,7 @@ class Overfit:
         first_loss: before the first step.
         last_loss: behind the last one.
         accuracy: on the batch, of a classifier.
+        has_failed: whether the loss did not even fall to a half; between the two the steps may have been too few.
     """
 
     is_overfitted: bool
@@ -51,6 +54,7 @@ class Overfit:
     first_loss: float
     last_loss: float
     accuracy: float | None = None
+    has_failed: bool = False
 
     def state_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -80,14 +84,19 @@ def overfit(
     Raises:
         ValueError: fewer than one step.
         OverfitError: it cannot be tried: the module cannot be copied, has fewer parameters to be trained than the batch
-            has samples, or gives no loss.
+            has targets, has layers without a size yet, or gives no loss; or the batch is empty.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
     samples = next((len(tensor) for _, tensor in named_tensors(batch) if tensor.ndim), 1)
+    if not samples:
+        raise OverfitError("the batch is empty")
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        raise OverfitError("the module has layers whose size is not known before its first step")
     size = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    if size < samples:
-        raise OverfitError(f"{size} parameters cannot learn {samples} samples by heart")
+    values = _num_targets(batch) or samples
+    if size < values:
+        raise OverfitError(f"{size} parameters cannot learn {values} targets by heart")
     with _random_states_kept(module.device), torch.enable_grad():
         try:
             pupil = _copy_of(module)
@@ -98,6 +107,13 @@ def overfit(
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise OverfitError(f"a copy of the model could not be trained: {said:.300}") from error
+
+
+def _num_targets(batch: Any) -> int | None:
+    """The numbers to be learnt from a batch, if it says which they are; of one tensor that is all, all of them."""
+    tensors = dict(named_tensors(batch))
+    targets = next(iter(tensors.values())) if len(tensors) == 1 else tensors.get("targets")
+    return None if targets is None else targets.numel()
 
 
 def _train(
@@ -115,11 +131,12 @@ def _train(
         with precision():
             loss = _loss_of(pupil, batch)
         if step % _READ_EVERY == 0 or step == steps:
-            value, accuracy, least = _read(loss, pupil)
+            value, accuracy, chance = _read(loss, pupil)
             first = value if first is None else first
-            is_overfitted = value <= _OVERFITTED * (least or first) or (accuracy or 0.0) >= _ACCURATE
+            is_overfitted = value <= _OVERFITTED * (chance or first) or (accuracy or 0.0) >= _ACCURATE
             if is_overfitted or step == steps or not math.isfinite(value):
-                return Overfit(is_overfitted, step, samples, first, value, accuracy)
+                has_failed = not is_overfitted and not value <= _FAILED * (chance or first)
+                return Overfit(is_overfitted, step, samples, first, value, accuracy, has_failed)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, _GRADIENT_CLIP_VAL)

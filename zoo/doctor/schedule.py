@@ -21,7 +21,7 @@ class LookSchedule:
     Example:
         >>> schedule = LookSchedule(looks=15, num_batches=100)
         >>> [batch for batch in range(100) if schedule.following(batch) == batch]
-        [0, 1, 2, 4, 8, 16, 20, 40, 60, 80, 99]
+        [0, 1, 2, 4, 8, 13, 26, 39, 52, 65, 78, 91, 99]
     """
 
     def __init__(self, looks: int, num_batches: int | None) -> None:

@@ -152,7 +152,13 @@ class TrainingWatch(Callback):
         # Without the scaler of 16 bits, gradients would underflow: there the copy learns in 32.
         precision = None if self.history.scales_gradients else plugin.train_step_context
         try:
-            self.history.overfit = overfit(module, batch, self.overfit_steps, precision=precision).state_dict()
+            tried = overfit(module, batch, self.overfit_steps, precision=precision)
+            self.history.overfit = tried.state_dict()
+            if not tried.is_overfitted and not tried.has_failed:
+                note(
+                    f"{_OVERFITS}: {tried.steps} steps took the loss from {tried.first_loss:.3g} to "
+                    f"{tried.last_loss:.3g}, try more overfit_steps"
+                )
         except OverfitError as error:
             note(f"{_OVERFITS}: {error}")
 
