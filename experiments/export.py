@@ -95,9 +95,9 @@ def _check_format(name: str) -> None:
 def _check_output(output: str, checkpoint: str, *, overwrite: bool) -> None:
     """Before anything takes time."""
     try:
-        if Path(output).exists() and Path(checkpoint).exists() and Path(output).samefile(checkpoint):
-            raise UsageError("--output: that is the checkpoint itself")
         target = check_target(output, overwrite=True)  # what cannot be replaced at all is told first
+        if target.exists() and Path(checkpoint).exists() and target.samefile(checkpoint):
+            raise UsageError("--output: that is the checkpoint itself")
         folder = next(parent for parent in target.absolute().parents if parent.exists())
         if not os.access(folder, os.W_OK):
             raise UsageError(f"--output: {folder} cannot be written to")
