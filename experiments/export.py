@@ -8,6 +8,7 @@ is 1. What the model takes and gives, how raw data are standardised for it, and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def export(args: Sequence[str]) -> Exported:
         CheckpointError, ExportError: see there; nothing was written.
     """
     given = _parser().parse_args(args)
-    output = given.output or str(Path(given.checkpoint).with_suffix(_SUFFIXES[given.format]))
     with quiet(), answered():
+        if not Path(given.checkpoint).name:
+            raise UsageError(f"--checkpoint: {given.checkpoint!r} is no file")
+        output = given.output or str(Path(given.checkpoint).with_suffix(_SUFFIXES[given.format]))
         _check_format(given.format)
         _check_output(output, given.checkpoint, overwrite=given.force)
         trained = load_trained(given.checkpoint, given.model)
@@ -92,14 +95,18 @@ def _check_format(name: str) -> None:
 def _check_output(output: str, checkpoint: str, *, overwrite: bool) -> None:
     """Before anything takes time."""
     try:
-        target = check_target(output, overwrite=True)
+        target = check_target(output, overwrite=True)  # what cannot be replaced at all is told first
         if target.exists() and Path(checkpoint).exists() and target.samefile(checkpoint):
             raise UsageError("--output: that is the checkpoint itself")
+        folder = next(parent for parent in target.absolute().parents if parent.exists())
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"--output: {folder} cannot be written to")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--output: {error}") from error
+    try:
         check_target(output, overwrite)
     except FileExistsError as error:
         raise UsageError(f"--output: {error}; --force puts the new one in its place") from error
-    except (OSError, ValueError) as error:  # a CheckpointError, or a null byte
-        raise UsageError(f"--output: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _with_lengths(trained: Trained, inputs: Inputs) -> Inputs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,7 +66,9 @@ def find_data(trained: Trained) -> CheckData:
             return replace(_fitting(trained.task, make(trained)), note=note)
         except _UNUSABLE:
             continue
-    return CheckData(random_inputs(trained.task), f"{SAMPLES} random inputs", _standardization(recorded), note)
+    inputs = random_inputs(trained.task)
+    shape = (inputs if isinstance(inputs, Tensor) else inputs[0]).shape[1:]
+    return CheckData(inputs, f"{SAMPLES} random inputs", _standardization(recorded, shape), note)
 
 
 def _fitting(task: Task, data: CheckData) -> CheckData:
@@ -99,13 +102,15 @@ def _digits(trained: Trained) -> CheckData:
     """The bundled digits for any model of images."""
     network = trained.task.network
     if isinstance(network, CRNN):
+        shape = (network.in_channels, network.image_height, _RANDOM_WIDTH)
         data = _test_inputs(DigitStringsDataModule, {"dataset": "digits", **_FEWER, **_SIZES}, None)
     elif isinstance(network, ConvNet | LeNet5):
+        shape = (network.in_channels, network.image_size, network.image_size)
         arguments = {"dataset": "digits", "image_size": network.image_size, **_SIZES}
         data = _test_inputs(MNISTDataModule, arguments, None)
     else:
         raise DataError("it reads no images")
-    return replace(data, standardization=_standardization(trained.data))
+    return replace(data, standardization=_standardization(trained.data, shape))
 
 
 def _test_inputs(
@@ -114,16 +119,24 @@ def _test_inputs(
     """The first test samples, standardised as the model's training data were where that is known."""
     data = data_class(**arguments)
     data.setup("test")
-    if recorded is not None and data.mean is not None:
-        data.mean, data.std = recorded.mean, recorded.std
+    first = data.splits.test.features[:1]
+    known = _standardization(recorded, first.shape[1:])
+    if known is not None and data.mean is not None:
+        data.mean, data.std = known.mean, known.std
     inputs = inputs_of(next(iter(data.test_dataloader())))
     values: Tensor = inputs if isinstance(inputs, Tensor) else next(iter(inputs))
-    return CheckData(inputs, f"{len(values)} test samples of {data.dataset_name}", _standardization(recorded))
+    return CheckData(inputs, f"{len(values)} test samples of {data.dataset_name}", known)
 
 
-def _standardization(recorded: TrainingData | None) -> Standardization | None:
-    if recorded is None or recorded.mean is None or recorded.std is None:
+def _standardization(recorded: TrainingData | None, sample: Sequence[int]) -> Standardization | None:
+    """What a checkpoint says of its features' scale, if it is one of samples of this shape."""
+    if recorded is None or recorded.mean is None or recorded.std is None or not (recorded.std > 0.0).all():
         return None
+    for part in (recorded.mean, recorded.std):
+        shape = (1,) * (len(sample) - part.ndim) + tuple(part.shape)
+        fits = len(shape) == len(sample) and all(size in (1, of) for size, of in zip(shape, sample, strict=True))
+        if not fits and part.numel() > 1:
+            return None
     is_image = DATA_MODULES.get(recorded.class_name) in _OF_DIGITS
     return Standardization(recorded.mean, recorded.std, "pixels from 0 to 255" if is_image else "features")
 
@@ -153,5 +166,6 @@ def random_inputs(task: Task) -> Inputs:
 
 
 def _one_line(error: BaseException) -> str:
-    said = " ".join(str(error).partition(";")[0].split()) or type(error).__name__
+    # Without its advice, which is for those who wanted these data and no others.
+    said = " ".join(re.split("; |: give ", str(error))[0].split()) or type(error).__name__
     return f"{said[:200]}{'…' if len(said) > 200 else ''}"

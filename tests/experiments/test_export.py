@@ -130,6 +130,14 @@ def huge(checkpoint):
     checkpoint["datamodule_hyper_parameters"]["num_samples"] = 10**9
 
 
+def of_other_shape(checkpoint):
+    checkpoint["MNISTDataModule"].update(mean=torch.zeros(7, 3), std=torch.ones(7, 3))
+
+
+def flat(checkpoint):
+    checkpoint["MNISTDataModule"]["std"] = torch.zeros(1, 1, 1)
+
+
 def wrong(checkpoint):
     checkpoint["datamodule_hyper_parameters"]["window"] = "../.."
 
@@ -148,6 +156,13 @@ def test_other_inputs_take_the_place_of_those_that_are_not_here(request, changed
     done = export(options(checkpoint, "model.pt2", kind="torch"))
     assert done.data == words
     assert f"\nnote      {note}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [of_other_shape, flat])
+def test_a_scale_that_cannot_be_is_not_written_down(changed, cnn, change):
+    export(options(changed(cnn, change), "model.onnx"))
+    about = session_of("model.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(about["standardization"]) is None
 
 
 def test_a_model_without_data_is_held_against_random_inputs(tmp_path, changed, cnn):
@@ -174,7 +189,9 @@ def test_a_model_without_data_is_held_against_random_inputs(tmp_path, changed, c
         ("cnn", ["--output", "."], "--output: . is a directory: give the name of a file in it"),
         ("cnn", ["--output", "https://example.org/model"], "--output: https://example.org/model is a URL"),
         ("cnn", ["--output", "{checkpoint}", "--force"], "--output: that is the checkpoint itself"),
-        ("cnn", ["--output", "x" * 300], "--output: File name too long"),
+        ("cnn", ["--output", "x" * 300], f"--output: {'x' * 200!r} cannot be written: File name too long"),
+        ("cnn", ["--output", "a\0b"], "--output: 'a\\x00b' cannot be written: embedded null byte"),
+        ("cnn", ["--checkpoint", ""], "--checkpoint: '' is no file"),
         ("cnn", ["--lengths"], "--lengths: CNNClassifier reads no sequences"),
         ("cnn", ["--model", "CNNClasifier"], "--model: the zoo has no 'CNNClasifier'; did you mean CNNClassifier?"),
         ("forecaster", ["--probabilities"], "--probabilities: LSTMForecaster predicts values, and has none"),

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -41,7 +42,7 @@ MODELS = {
     "RegularizedMLPClassifier": {"in_features": 6, "num_classes": 4, "hidden": (5,), "input_dropout": 0.5},
     "CNNClassifier": {"in_channels": 3, "channels": (4, 6), "hidden": 7, "image_size": 20, "dropout": 0.5},
     "LeNet5Classifier": {},
-    "RNNClassifier": {"in_features": 3, "hidden": 5, "cell": "gru", "num_layers": 2, "bidirectional": True},
+    "RNNClassifier": {"in_features": 3, "hidden": 5, "cell": "gru", "bidirectional": True},
     "LSTMClassifier": {"in_features": 3, "num_classes": 4, "hidden": 5, "bidirectional": True, "dropout": 0.5},
     "LSTMForecaster": {"hidden": 5, "horizon": 2, "num_layers": 2},
     "CRNNTranscriber": {"alphabet": "ab \u00fc", "image_height": 8, "channels": (3, 4), "halve_width": 2, "hidden": 5},
@@ -390,8 +391,13 @@ def test_a_file_that_is_there_is_only_replaced_if_asked(tmp_path, name):
     with pytest.raises(CheckpointError, match="is a URL"):
         EXPORTS[name](task, "https://example.org/model", make_inputs(task))
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(CheckpointError, match="file/model' cannot be written: Not a directory"):
         EXPORTS[name](task, tmp_path / "file" / "model", make_inputs(task))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for taken in ("pipe", "link"):
+        with pytest.raises(FileExistsError, match=f"{taken} is neither a file nor free"):
+            EXPORTS[name](task, tmp_path / taken, make_inputs(task), overwrite=True)
 
 
 def test_packages_that_are_missing_are_named(tmp_path, monkeypatch):

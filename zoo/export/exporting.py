@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from dataclasses import dataclass
 from os import PathLike
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.checkpointing import write_whole
+from zoo.checkpointing import CheckpointError, write_whole
 from zoo.checkpointing.files import local_target
 from zoo.export import graph as graphs
 from zoo.export.errors import ExportError
@@ -131,14 +132,24 @@ def check_target(path: str | PathLike[str], overwrite: bool) -> Path:
     """The path to write to.
 
     Raises:
-        FileExistsError: there is a file, and ``overwrite`` is not given.
+        FileExistsError: there is a file, and ``overwrite`` is not given; or a device or the like, which no file shall
+            take the place of.
         IsADirectoryError: it is a directory.
-        CheckpointError: it is a URL.
+        CheckpointError: it is a URL, or no name that a file can have.
     """
     target = local_target(path)
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return target
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{str(target)[:200]!r} cannot be written: {reason}") from error
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a directory: give the name of a file in it")
-    if target.exists() and not overwrite:
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)) or (target.exists() and not target.is_file()):
+        raise FileExistsError(f"{target} is neither a file nor free")
+    if not overwrite:
         raise FileExistsError(f"{target} is there already")
     return target
 

@@ -53,7 +53,9 @@ def signature(
         shape[dim] = length
     taken = [TensorShape(INPUTS, "float32", tuple(shape), "what the network gets: standardised, if it was trained so")]
     if len(inputs) > 1:
-        what = f"the valid {'steps' if length == 'steps' else 'columns'} of each sample, from 1 to those of the batch"
+        what = "the valid steps of each sample, from 1 to those of the batch"
+        if free is not None and length == "width":
+            what = f"the valid columns of each image, from {free[2] // 2} to the width of the batch"
         taken.append(TensorShape(LENGTHS, "int64", ("batch",), f"{what}; what stands behind them is not looked at"))
     names: list[int | str] = [length if size is None else size for size in output_shape]
     if free is not None and free[1] == "width" and len(names) > 1:
