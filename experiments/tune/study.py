@@ -137,11 +137,14 @@ def open_study(storage: Storage, name: str, search: Search) -> optuna.Study:
     Raises:
         UsageError: it was begun with another search.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of Optuna 4
+        sampler = optuna.samplers.TPESampler(constant_liar=True)  # so that processes do not all try the same
     study = optuna.create_study(
         storage=storage,
         study_name=name,
         direction="minimize" if search.mode == "min" else "maximize",
-        sampler=optuna.samplers.TPESampler(constant_liar=True),  # so that processes do not all try the same
+        sampler=sampler,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_FIRST_PRUNED),
         load_if_exists=True,
     )

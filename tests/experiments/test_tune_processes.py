@@ -113,7 +113,8 @@ def test_two_processes_share_a_study_and_one_takes_over_when_the_other_is_killed
     def start():
         command = [sys.executable, "-m", "experiments.tune", "xor", "--storage", address, *SEARCH, *SLOW]
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": tmp_path}
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(REPOSITORY)]))
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, env=environment, **settings)
 
     def running():
