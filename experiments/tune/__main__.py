@@ -84,7 +84,7 @@ def _conclude(study: Any, search: Search) -> None:
         last = f"; the last one said: {reasons[-1]}" if reasons else ""
         _fail(f"none of the {len(trials)} trials came to a result{last}")
         return
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(best.user_attrs["metrics"].items()))
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(best.user_attrs["metrics"].items()))
     states = [trial.state.name for trial in trials]
     print(
         f"result    {len(trials)} trials, {states.count('COMPLETE')} of them complete, {states.count('PRUNED')} pruned"

@@ -227,7 +227,9 @@ class Console:
         self._is_begun = False
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
-            self._bar = tqdm(desc="trials", total=total, initial=min(done, total), unit="trial", dynamic_ncols=True)
+            self._bar = tqdm(
+                desc="trials", total=total, initial=min(done, total), unit="trial", leave=False, dynamic_ncols=True
+            )
 
     def begin(self, model: Any, data: Any, trainer: Any) -> None:
         """What is trained on what, before the first trial."""
@@ -243,18 +245,18 @@ class Console:
         """A trial is finished."""
         metrics = {**trial.metrics, self.search.metric: trial.value}
         names = dict.fromkeys((self.search.metric, self.search.experiment.monitor))
-        figures = ", ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
+        figures = ", ".join(f"{name} {metrics[name]:.4g}" for name in names if name in metrics)
         said = {
             "complete": f"{figures}{' (best so far)' if trial.is_best else ''}",
-            "pruned": f"pruned at {self.search.metric} {trial.value:.4f}",
+            "pruned": f"pruned at {self.search.metric} {trial.value:.4g}",
             "diverged": f"diverged: {trial.reason.partition(': ')[0]}",
             "failed": f"failed: {trial.reason}",
             "lost": "lost to other processes, which had not heard of this one for too long",
         }[trial.outcome]
         tried = ", ".join(self._shortened(argument) for argument in trial.arguments)
         self.say(f"trial {trial.number:<3} {said}; {tried}; {trial.seconds:.1f} s")
-        if self._bar is not None and trial.outcome != "lost":
-            self._bar.update()
+        if self._bar is not None:
+            self._bar.update(trial.done - self._bar.n)  # other processes finish trials, too
 
     def _shortened(self, argument: str) -> str:
         """``--model.optimizer.lr=0.1`` as ``lr 0.1``, where no other option that is searched ends like it."""

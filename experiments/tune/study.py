@@ -119,6 +119,7 @@ class Finished:
         seconds: that it took.
         reason: why it came to nothing.
         is_best: whether it is the best of the study so far.
+        done: finished trials of the study, of all processes.
     """
 
     number: int
@@ -129,6 +130,7 @@ class Finished:
     seconds: float
     reason: str
     is_best: bool
+    done: int
 
 
 def open_study(storage: Storage, name: str, search: Search) -> optuna.Study:
@@ -137,11 +139,14 @@ def open_study(storage: Storage, name: str, search: Search) -> optuna.Study:
     Raises:
         UsageError: it was begun with another search.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of Optuna 4
+        sampler = optuna.samplers.TPESampler(constant_liar=True)  # so that processes do not all try the same
     study = optuna.create_study(
         storage=storage,
         study_name=name,
         direction="minimize" if search.mode == "min" else "maximize",
-        sampler=optuna.samplers.TPESampler(constant_liar=True),  # so that processes do not all try the same
+        sampler=sampler,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_FIRST_PRUNED),
         load_if_exists=True,
     )
@@ -354,6 +359,7 @@ class Worker:
             seconds=time.perf_counter() - self._began,
             reason=attributes.get(_REASON, ""),
             is_best=outcome == "complete" and self.search.is_better(value, best_before),
+            done=sum(map(is_finished, self.study.get_trials(deepcopy=False))),
         )
 
 

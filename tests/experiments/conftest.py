@@ -73,5 +73,19 @@ def read_wandb():
 
 
 @pytest.fixture
+def read_artifacts():
+    """The artifacts in the newest offline run of a directory, read back with W&B's own tool."""
+    pytest.importorskip("wandb")
+
+    def read(directory):
+        [*_, file] = sorted(Path(directory).glob("wandb/offline-run-*/*.wandb"))
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+        records = map(json.loads, subprocess.run(command, capture_output=True, check=True).stdout.splitlines())
+        return [record["artifact"] for record in records if record["type"] == "artifact"]
+
+    return read
+
+
+@pytest.fixture
 def summary_of():
     return lambda directory: json.loads((Path(directory) / "summary.json").read_text())

@@ -282,6 +282,38 @@ def test_tensorboard():
     assert not Path("a/wandb").exists()
 
 
+@pytest.mark.parametrize(("name", "file", "alias"), [("mnist_cnn", "best.ckpt", "best"), ("xor", "last.ckpt", "last")])
+def test_the_tested_checkpoint_alone_is_logged_where_that_is_asked_for(name, file, alias, read_artifacts, summary_of):
+    options = SHORT if name == "mnist_cnn" else ["--trainer.max_epochs", "2", "--data.num_samples", "1000"]
+    run({"mnist_cnn": mnist_cnn, "xor": xor}[name].EXPERIMENT, [*options, "--log_model", "--run_dir", "a"])
+    [artifact] = read_artifacts("a")
+    summary = summary_of("a")
+    assert (artifact["type"], alias in artifact["aliases"]) == ("model", True)
+    [logged] = artifact["manifest"]["contents"]
+    assert Path(logged["local_path"]) == Path("a/checkpoints", file).absolute()
+    assert int(logged["size"]) == Path("a/checkpoints", file).stat().st_size
+    metadata = json.loads(artifact["metadata"])
+    assert metadata["class"].startswith("zoo.models.")
+    for key in ("dataset", "experiment", "parameters", "test/accuracy", "test/loss"):
+        assert metadata[key] == summary[key]
+
+
+@pytest.mark.parametrize("tracking", ["csv", "none"])
+def test_without_a_tracker_a_model_that_is_to_be_logged_is_one_line(tracking, capsys):
+    xor.main(["--trainer.max_epochs", "1", "--data.num_samples", "1000", "--tracking", tracking, "--log_model"])
+    out, err = capsys.readouterr()
+    assert out.count("note ") == 1
+    assert "note      --log_model: the run is not tracked in Weights & Biases, so no checkpoint is logged\n" in out
+    assert err == ""
+
+
+def test_a_model_that_no_checkpoint_was_kept_of_is_one_line(capsys, read_artifacts):
+    options = ["--trainer.max_epochs", "1", "--data.num_samples", "1000", "--trainer.enable_checkpointing", "false"]
+    xor.main([*options, "--log_model", "--run_dir", "a"])
+    assert "note      --log_model: no checkpoint was kept, so none is logged\n" in capsys.readouterr().out
+    assert read_artifacts("a") == []
+
+
 def test_without_wandb_one_line_and_csv(monkeypatch, capsys):
     import importlib.util
 

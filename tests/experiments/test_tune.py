@@ -201,7 +201,7 @@ def test_a_trial_that_is_worse_than_the_median_is_pruned_and_one_that_diverges_i
     out = capsys.readouterr().out
     assert states(study) == ["COMPLETE"] * 5 + ["PRUNED"] * 2
     assert list(study.trials[5].intermediate_values) == [1, 2]  # not behind the first validation
-    assert re.search(r"^trial 5   pruned at val/loss 5\.0776; lr 1e-07; ", out, re.MULTILINE)
+    assert re.search(r"^trial 5   pruned at val/loss 5\.078; lr 1e-07; ", out, re.MULTILINE)
     assert re.search(r"^trial 6   diverged: .*(became|no longer finite)", out, re.MULTILINE)
     assert study.best_trial.number < 5
 

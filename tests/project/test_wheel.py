@@ -35,6 +35,7 @@ def test_the_wheel_holds_every_module_and_the_type_markers(wheel):
     }
     assert modules <= held
     assert {f"{package}/py.typed" for package in ("zoo", "datamodules", "experiments")} <= held
+    assert "experiments/sweep.yaml" in held
     assert not any(name.startswith("tests/") for name in held)
 
 

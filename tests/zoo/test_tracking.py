@@ -1,4 +1,6 @@
+import base64
 import csv
+import hashlib
 import importlib.util
 import json
 import math
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +21,7 @@ from torch import nn
 from zoo import CNNClassifier, MulticlassClassification, tracking
 from zoo.callbacks import RunRecord
 from zoo.tracking import MetricsCSV, ResilientWandbLogger, TrackerWarning, read_csv, start_wandb
+from zoo.wandb_models import summarize_layers
 from zoo.wandb_service import without_launcher
 
 
@@ -253,6 +257,10 @@ def test_two_offline_runs_in_one_process_are_two_and_are_read_back(make_trainer,
     assert (mine["summary"]["trainer/global_step"], mine["summary"]["epoch"]) == (5, 1)
     config = mine["config"]
     assert (config["num_classes"], config["label_smoothing"], config["experiment"]) == (3, 0.1, "mine")
+    assert config["model_summary"].splitlines()[1:] == [
+        "network  Linear                            15",
+        "total    MulticlassClassification          15",
+    ]
     assert config["optimizer"]["class"] == "torch.optim.adamw.AdamW"
     assert (config["optimizer"]["lr"], config["optimizer"]["betas"]) == (1e-3, [0.9, 0.999])
     assert (other["summary"]["val/loss"], other["summary"]["trainer/global_step"]) == (0.1 + 0.2, 7)
@@ -489,6 +497,80 @@ def test_training_survives_a_tracker_that_breaks_off(make_trainer, make_data, tm
     assert len([warning for warning in caught if warning.category is TrackerWarning]) == 1
     assert trainer.global_step == 6
     assert [int(row["step"]) for row in rows_of(tmp_path / "run") if row["train/loss"]] == list(range(6))
+
+
+# ---------------------------------------------------------------------- the model
+
+
+def artifacts(logger):
+    """The artifacts in a run's file."""
+    [file] = logger.run_directory.glob("*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in printed.splitlines()]
+    return [record["artifact"] for record in records if record["type"] == "artifact"]
+
+
+def test_a_checkpoint_becomes_an_artifact_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "best.ckpt").write_bytes(bytes(1234))
+    logger = start_wandb(directory=tmp_path / "w", project="zoo", name="run", run_id="abc")
+    logger.log_model(Path("best.ckpt"), "mnist_cnn", {"val/accuracy": 0.5, "dataset": "MNIST"})
+    logger.finish()
+    assert not logger.broken
+    [artifact] = artifacts(logger)
+    assert (artifact["name"], artifact["type"]) == ("mnist_cnn-abc", "model")
+    assert set(artifact["aliases"]) == {"best", "latest"}
+    assert json.loads(artifact["metadata"]) == {"val/accuracy": 0.5, "dataset": "MNIST"}
+    [file] = artifact["manifest"]["contents"]
+    assert (file["path"], file["size"]) == ("best.ckpt", "1234")
+    assert Path(file["local_path"]) == tmp_path / "best.ckpt"
+    assert file["digest"] == base64.b64encode(hashlib.md5(bytes(1234)).digest()).decode()
+
+
+@pytest.mark.parametrize(("file", "name"), [("missing.ckpt", "mnist_cnn"), (".", "mnist_cnn"), ("best.ckpt", "a b/c")])
+def test_a_checkpoint_that_is_not_taken_costs_one_warning_and_the_run_is_complete(tmp_path, file, name):
+    (tmp_path / "best.ckpt").write_bytes(bytes(10))
+    logger = start_wandb(directory=tmp_path / "w", project="zoo", name="run")
+    logger.log_model(tmp_path / file, name, {})
+    logger.log_metrics({"loss": 0.5}, 3)
+    with pytest.warns(TrackerWarning, match="did not take the checkpoint") as caught:
+        logger.finish()
+    assert (len(caught), logger.broken) == (1, False)
+    assert artifacts(logger) == []
+    assert inspect(logger)["summary"]["loss"] == 0.5
+
+
+def test_a_large_checkpoint_gets_time_to_be_uploaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(tracking, "check_complete", lambda file: None)
+    file = tmp_path / "best.ckpt"
+    with file.open("wb") as opened:
+        opened.truncate(50_000_000)
+    for mode, more in (("online", 120.0), ("offline", 0.0)):
+        logger = ResilientWandbLogger(ContinuedRun(0), mode)
+        before = logger._patience.left
+        logger.log_model(file, "run", {})
+        assert logger._patience.left - before == pytest.approx(more)
+        with pytest.warns(TrackerWarning, match="did not take the checkpoint"):  # this run has no artifacts
+            logger.finish()
+
+
+def test_the_layers_of_a_model_with_their_parameters():
+    text = summarize_layers(MulticlassClassification(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), 3))
+    assert text.splitlines() == [
+        "layer      class                     parameters",
+        "network    Sequential                        43",
+        "network.0  Linear                            25",
+        "network.1  ReLU                               0",
+        "network.2  Linear                            18",
+        "total      MulticlassClassification          43",
+    ]
+
+
+def test_parameters_that_are_shared_or_have_no_shape_yet_are_counted_once_and_not_at_all():
+    shared = nn.Linear(4, 4)
+    lines = summarize_layers(nn.Sequential(shared, shared, nn.LazyLinear(3))).splitlines()
+    assert [line.split()[-1] for line in lines] == ["parameters", "20", "0", "20"]
 
 
 def test_a_checkpoint_keeps_the_trackers_places(make_trainer, make_images, tmp_path):
