@@ -27,11 +27,19 @@ def labels(directories: Sequence[Path]) -> list[str]:
 
 
 def mode_of(metric: str, runs: Sequence[Run]) -> Literal["min", "max"] | None:
-    """Whether more or less of a metric is better: as a claim says, else by its name; ``None`` if nothing tells."""
-    for run in runs:
-        for claim in () if run.result is None else run.result.claims:
-            if claim.metric == metric:
-                return claim.mode
+    """Whether more or less of a metric is better, by its name and by what is claimed; ``None`` if that is not clear.
+
+    An accuracy that may be at most so high, such as that of a model which is known to fail, is none to be best at.
+    """
+    claims = [claim for run in runs if run.result is not None for claim in run.result.claims]
+    modes = {claim.mode for claim in claims if claim.metric == metric}
+    named = _mode_by_name(metric)
+    if named is not None:
+        modes.add(named)
+    return modes.pop() if len(modes) == 1 else None
+
+
+def _mode_by_name(metric: str) -> Literal["min", "max"] | None:
     name = metric.rpartition("/")[2].removesuffix("_epoch")
     if name in _LESS_IS_BETTER or name.endswith(("_loss", "_error")):
         return "min"

@@ -7,16 +7,15 @@ import hashlib
 import importlib.resources
 from collections.abc import Sequence
 
-from experiments.report import sections
+from experiments.report import result_section, sections
 from experiments.report.comparison import labels, mode_of
-from experiments.report.markup import Markup, element, fragment, lines
-from experiments.report.parts import REACHED, SHORT, RunName
+from experiments.report.markup import Markup, breakable, element, fragment, lines
+from experiments.report.parts import REACHED, SHORT, RunName, exact
 from experiments.report.runs import Run
-from experiments.report.text import number
 from zoo.version import __version__
 
 _ORDER = {
-    "result": sections.result,
+    "result": result_section.result,
     "history": sections.history,
     "figures": sections.figures,
     "configuration": sections.configuration,
@@ -92,11 +91,12 @@ def _head(title: str) -> Markup:
 
 
 def _heading(runs: Sequence[Run]) -> str:
-    experiments = list(dict.fromkeys(run.experiment or "a run" for run in runs))
     if len(runs) == 1:
-        return experiments[0] if runs[0].experiment else runs[0].directory.name
-    what = experiments[0] if len(experiments) == 1 else f"{len(experiments)} experiments"
-    return f"{len(runs)} runs of {what}"
+        return runs[0].experiment or runs[0].directory.absolute().name
+    experiments = {run.experiment for run in runs}
+    if None in experiments:
+        return f"{len(runs)} runs"
+    return f"{len(runs)} runs of {experiments.pop() if len(experiments) == 1 else f'{len(experiments)} experiments'}"
 
 
 def _header(runs: Sequence[Run], names: Sequence[RunName], heading: str) -> Markup:
@@ -105,10 +105,10 @@ def _header(runs: Sequence[Run], names: Sequence[RunName], heading: str) -> Mark
     if len(runs) == 1:
         children += [_about(runs[0], names[0]), _tiles(runs[0])]
     else:
-        listed = [
-            element("li", name.badge, " ", _state(run), " ", element("span", str(run.directory), class_="muted"))
-            for run, name in zip(runs, names, strict=True)
-        ]
+        listed = []
+        for run, name in zip(runs, names, strict=True):
+            where = "" if str(run.directory) == name.label else str(run.directory)
+            listed.append(element("li", name.badge, " ", _state(run), " ", element("span", where, class_="muted")))
         children.append(element("ol", lines(["", *listed, ""]), class_="runs"))
     return element("header", lines([*children, ""]))
 
@@ -143,17 +143,14 @@ def _tiles(run: Run) -> Markup:
     claimed = [] if run.result is None else [claim.metric for claim in run.result.claims]
     tested = [f"test/{name}" for name in _FIRST_TILES]
     metrics = [name for name in dict.fromkeys([*claimed, *tested]) if name in run.metrics][:2]
-    tiles = [
-        (name, element("data", number(run.metrics[name]), value=repr(run.metrics[name])), _better(name, run))
-        for name in metrics
-    ]
+    tiles = [(name, exact(run.metrics[name]), _better(name, run)) for name in metrics]
     for group, fact, label in (("training", "parameters", "parameters"), ("seconds", "total", "time in all")):
         if fact in run.facts.get(group, {}):
             tiles.append((label, fragment(run.facts[group][fact]), ""))
     if not tiles:
         return Markup("")
     shown = [
-        element("div", element("dt", name), element("dd", value, element("small", hint) if hint else ""))
+        element("div", element("dt", breakable(name)), element("dd", value, element("small", hint) if hint else ""))
         for name, value, hint in tiles[:_MOST_TILES]
     ]
     return element("dl", lines(["", *shown, ""]), class_="tiles")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.report.markup import Markup, breakable, element, fragment, lines
@@ -47,14 +47,20 @@ def section(anchor: str, title: str, *children: str) -> Markup:
     return element("section", lines(["", heading, *children, ""]), id=anchor, aria_labelledby=f"{anchor}-title")
 
 
+def exact(value: float, class_: str | None = None) -> Markup:
+    """A number, which is there in full for programs."""
+    if not math.isfinite(value):
+        return element("span", number(value), class_=class_)
+    return element("data", number(value), value=repr(value), class_=class_)
+
+
 def figure_of(value: float | None, mark: str = "") -> Markup:
-    """A table's cell with a number, which is there in full for programs."""
+    """A table's cell with a number, and with a mark before it."""
     if value is None:
         return element("td", NONE, class_="number none")
-    exact = element("data", number(value), value=repr(value)) if math.isfinite(value) else number(value)
     if not mark:
-        return element("td", exact, class_="number")
-    return element("td", element("span", mark, class_="best"), " ", element("strong", exact), class_="number")
+        return element("td", exact(value), class_="number")
+    return element("td", element("span", mark, class_="best"), " ", element("strong", exact(value)), class_="number")
 
 
 def table(
@@ -62,7 +68,7 @@ def table(
     head: Sequence[str],
     rows: Iterable[Markup],
     foot: Markup | None = None,
-    numbers_from: int | None = None,
+    numbers: Container[int] = (),
 ) -> Markup:
     """A table that scrolls by itself where it is wider than the page.
 
@@ -71,13 +77,12 @@ def table(
         head: the columns' names; the first is that of the rows'.
         rows: ``tr`` elements.
         foot: a last ``tr``.
-        numbers_from: the first column of numbers, and all behind it; ``None`` if there are none.
+        numbers: the places of the columns that hold numbers.
     """
-    first = len(head) if numbers_from is None else numbers_from
     columns = element(
         "tr",
         *(
-            element("th", name, scope="col", class_="number" if place >= first else None)
+            element("th", breakable(name), scope="col", class_="number" if place in numbers else None)
             for place, name in enumerate(head)
         ),
     )

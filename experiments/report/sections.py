@@ -9,19 +9,14 @@ from experiments import run_directory
 from experiments.__main__ import list_experiments
 from experiments.report.charts import charts_of
 from experiments.report.comparison import (
-    are_repetitions,
     best,
     deviating,
     differing,
-    mean_and_deviation,
     mode_of,
-    same_data,
 )
 from experiments.report.markup import Markup, element, fragment, lines
 from experiments.report.parts import (
     NONE,
-    REACHED,
-    SHORT,
     RunName,
     facts_card,
     figure_of,
@@ -31,9 +26,7 @@ from experiments.report.parts import (
     section,
     table,
 )
-from experiments.report.result import HeldClaim
 from experiments.report.runs import METRICS, Run
-from experiments.report.text import number
 
 _GROUPS = {
     "data": "Data",
@@ -47,105 +40,6 @@ _SECTIONS = {"model": "Model", "data": "Data", "trainer": "Trainer", "": "Run"}
 _BESIDE_METRICS = (("training", "epochs"), ("training", "parameters"), ("seconds", "total"))
 _UNSET = "null"
 _MOST_EPOCHS = 40
-
-
-# ---------------------------------------------------------------------- result
-
-
-def result(runs: Sequence[Run], names: Sequence[RunName]) -> Markup:
-    """The metrics, and what they are held against."""
-    claims = [
-        _claim(claim, name)
-        for run, name in zip(runs, names, strict=True)
-        if run.result is not None
-        for claim in run.result.claims
-    ]
-    held = element("ul", lines(["", *claims, ""]), class_="claims") if claims else Markup("")
-    if not claims and any(run.result is not None for run in runs):
-        held = element(
-            "p",
-            "Nothing is claimed about ",
-            "this run" if len(runs) == 1 else "these runs",
-            ": no claim of the experiment "
-            "is about these data and options, or only a part of the test split was tested.",
-            class_="muted",
-        )
-    if len(runs) > 1:
-        return section("result", "Result", _metrics_of_all(runs, names), held)
-    rows = [element("tr", name_column(name), figure_of(value)) for name, value in runs[0].metrics.items()]
-    metrics = table(
-        "Metrics of the tested checkpoint, and of the validation that chose it",
-        ["metric", "value"],
-        rows,
-        numbers_from=1,
-    )
-    if not rows:
-        return Markup("")
-    return section("result", "Result", element("div", held, metrics, class_="beside"))
-
-
-def _claim(claim: HeldClaim, name: RunName) -> Markup:
-    needed = "at least" if claim.mode == "max" else "at most"
-    mark, word = (REACHED, "reached") if claim.reached else (SHORT, "short of the claim")
-    about = [f"Claimed: {needed} ", element("strong", number(claim.bar))]
-    if claim.limit is not None:
-        distance = claim.value - claim.limit
-        side = "above" if distance > 0 else "below"
-        apart = f"{abs(distance):.2g} {side}" if distance else "exactly"
-        about.append(f"; {apart} {number(claim.limit)}, {claim.source or 'the limit'}")
-    return element(
-        "li",
-        element("span", element("span", mark, aria_hidden="true"), f" {word}", class_="verdict"),
-        element("span", claim.metric, class_="metric"),
-        element("data", number(claim.value), value=repr(claim.value), class_="value"),
-        element("p", *about),
-        Markup("") if name.alone else element("p", name.badge, class_="of"),
-        class_="reached" if claim.reached else "short",
-    )
-
-
-def _metrics_of_all(runs: Sequence[Run], names: Sequence[RunName]) -> Markup:
-    metrics = list(dict.fromkeys(metric for run in runs for metric in run.metrics))
-    columns = {metric: [run.metrics.get(metric) for run in runs] for metric in metrics}
-    comparable = same_data(runs)
-    marked = {
-        metric: best(values, mode_of(metric, runs)) if comparable else set[int]() for metric, values in columns.items()
-    }
-    beside = [(group, fact) for group, fact in _BESIDE_METRICS if any(fact in run.facts.get(group, {}) for run in runs)]
-    rows = []
-    about = {
-        "experiment": [run.experiment or NONE for run in runs],
-        "data": [NONE if run.result is None else run.result.dataset or NONE for run in runs],
-    }
-    caption = "Results, the best of each metric marked"
-    for what, values in list(about.items()):
-        if len(set(values)) == 1:
-            caption += f"; {what}: {values[0]}"
-            del about[what]
-    for place, (run, name) in enumerate(zip(runs, names, strict=True)):
-        cells = [figure_of(columns[metric][place], "best" if place in marked[metric] else "") for metric in metrics]
-        others = [element("td", run.facts.get(group, {}).get(fact, NONE), class_="number") for group, fact in beside]
-        told = [element("td", values[place]) for values in about.values()]
-        rows.append(element("tr", name_column("", name.badge), *told, *cells, *others))
-    head = ["run", *about, *metrics, *(fact if group != "seconds" else "time" for group, fact in beside)]
-    foot = _repeated(columns, len(runs), len(beside)) if are_repetitions(runs) else None
-    told = (
-        []
-        if comparable
-        else ["The runs are on different data: their figures cannot be compared, and none is marked as the best."]
-    )
-    return lines([note(*told), table(caption, head, rows, foot, numbers_from=1 + len(about))])
-
-
-def _repeated(columns: Mapping[str, Sequence[float | None]], count: int, beside: int) -> Markup:
-    """The last row of runs that are the same but for their seed."""
-    cells = []
-    for values in columns.values():
-        statistics = mean_and_deviation(values)
-        text = NONE if statistics is None else f"{number(statistics[0])} ± {statistics[1]:.2g}"
-        cells.append(element("td", text, class_="number"))
-    label = element("th", f"mean ± sd of {count} seeds", scope="row")
-    return element("tr", label, *cells, *[element("td")] * beside)
 
 
 # ---------------------------------------------------------------------- learning history
@@ -196,7 +90,7 @@ def _epochs(run: Run) -> Markup:
     caption = f"Last value of each metric in each of {len(epochs):,} epochs"
     if every > 1:
         caption += f" (every {every}th, the best and the last are shown; {METRICS} has all)"
-    return table(caption, ["epoch", *metrics], rows, numbers_from=1)
+    return table(caption, ["epoch", *metrics], rows, numbers=range(1, 1 + len(metrics)))
 
 
 # ---------------------------------------------------------------------- figures
@@ -241,7 +135,7 @@ def configuration(runs: Sequence[Run], names: Sequence[RunName]) -> Markup:
     if not configured:
         return Markup("")
     configs = [run.config for run, _ in configured]
-    again = lines(_again(run) for run, _ in configured)
+    again = lines(_again(run, name) for run, name in configured)
     if len(configured) == 1:
         return section("configuration", "Configuration", _cards(configs[0]), again)
     others = differing(configs)
@@ -286,12 +180,13 @@ def _filled(groups: Mapping[str, Mapping[str, str]]) -> Iterator[Markup]:
             yield facts_card(_SECTIONS[name], given, told)
 
 
-def _again(run: Run) -> Markup:
+def _again(run: Run, name: RunName) -> Markup:
     if run.experiment not in list_experiments():  # nothing that a file says becomes a command
         return Markup("")
     config = shlex.quote(str(run.directory / run_directory.CONFIG))
     command = element("code", f"python -m experiments.{run.experiment} --config {config}")
-    return element("p", "The same run again: ", command, class_="again")
+    what = "The same run again: " if name.alone else fragment(name.badge, " again: ")
+    return element("p", what, command, class_="again")
 
 
 # ---------------------------------------------------------------------- environment
