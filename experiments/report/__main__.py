@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> Path:
     try:
         directories, notes = find_runs(given.runs)
         output = _output(given.output, directories)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         parser.error(str(error))
     runs = [read_run(directory) for directory in directories]
     problems = [problem for run in runs for problem in run.problems]

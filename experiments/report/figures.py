@@ -13,7 +13,7 @@ from datamodules.image_files import parse_image
 
 FOLDER = "figures"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_LARGEST = 16 * 1024 * 1024
+_LARGEST, _LARGEST_TOGETHER = 16 * 2**20, 64 * 2**20  # bytes; a page holds them all
 _MOST = 100
 _ACRONYMS = {"auroc", "cnn", "ctc", "ece", "lr", "lstm", "mse", "pr", "rnn", "roc"}
 # What comes first, by a part of the name; the others follow by alphabet.
@@ -31,10 +31,12 @@ class FigureFile:
     Args:
         name: of the file, without its ending.
         png: its bytes.
+        size: width and height in pixels, as it is shown.
     """
 
     name: str
     png: bytes
+    size: tuple[int, int]
 
     @property
     def caption(self) -> str:
@@ -42,11 +44,6 @@ class FigureFile:
         words = self.name.replace("_", " ").replace("-", " ").split()
         text = " ".join(word.upper() if word.lower() in _ACRONYMS else word for word in words) or self.name
         return text[0].upper() + text[1:]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return int.from_bytes(self.png[16:20], "big"), int.from_bytes(self.png[20:24], "big")
 
     @property
     def is_learning_curves(self) -> bool:
@@ -74,9 +71,11 @@ def read_figures(run: Path) -> tuple[list[FigureFile], list[str]]:
         return [], []
     except OSError as error:
         return [], [f"{folder} cannot be read: {error.strerror or error}"]
+    room = _LARGEST_TOGETHER
     for name in names[:_MOST]:
         try:
-            found.append(_read(folder / name))
+            found.append(_read(folder / name, min(room, _LARGEST)))
+            room -= len(found[-1].png)
         except (OSError, DataError) as error:
             problems.append(str(error))
     if len(names) > _MOST:
@@ -91,14 +90,14 @@ def _names(folder: Path) -> Iterator[str]:
                 yield entry.name
 
 
-def _read(path: Path) -> FigureFile:
+def _read(path: Path, limit: int) -> FigureFile:
     if path.is_symlink():
         raise DataError(f"{path} is a link, and not followed")
     try:
-        png = read_bounded(path, _LARGEST)
+        png = read_bounded(path, limit)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if not png.startswith(_SIGNATURE):
         raise DataError(f"{path} is no PNG file")
-    parse_image(png, str(path))  # decoded to the end: browsers show half of a damaged one, and say nothing
-    return FigureFile(path.name[: -len(".png")], png)
+    height, width = parse_image(png, str(path)).shape  # decoded to the end: browsers show what there is of half a one
+    return FigureFile(path.name[: -len(".png")], png, (width, height))

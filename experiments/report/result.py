@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.atomic import read_bounded
-from experiments.report.text import duration
+from experiments.report.text import duration, limited
 
 _LARGEST = 4 * 1024 * 1024
 _DEEPEST = 20
@@ -72,12 +72,17 @@ def read_result(path: Path) -> Result:
         OSError: it cannot be read, or is larger than 4 MiB.
         ResultError: it is no summary.
     """
+    contents = read_bounded(path, _LARGEST)
     try:
-        summary = json.loads(read_bounded(path, _LARGEST))
-    except (ValueError, RecursionError) as error:
+        summary = json.loads(contents)
+        if isinstance(summary, dict):
+            return _result(summary)
+    except (ValueError, RecursionError) as error:  # RecursionError: lists of lists of lists
         raise ResultError(f"it is no JSON ({' '.join(str(error).split())})") from error
-    if not isinstance(summary, dict):
-        raise ResultError("it holds no figures by name")
+    raise ResultError("it holds no figures by name")
+
+
+def _result(summary: Mapping[str, Any]) -> Result:
     examined = _mapping(summary.get("examined"))
     named = {name: value for name, value in summary.items() if "/" in name and _is_figure(value)}
     tested = {name: value for name, value in named.items() if name.startswith("test/")}
@@ -109,7 +114,7 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         "training": take("seed", "epochs", "steps", "parameters", "checkpoint"),
         "seconds": {name: duration(_float(value)) for name, value in seconds.items()},
         "environment": take("device", "precision"),
-        "versions": {name: str(value) for name, value in versions.items()},
+        "versions": {name: shown(value) for name, value in versions.items()},
         "other": {name: shown(value) for name, value in _flat(rest) if value is not None},
     }
     return {group: facts for group, facts in groups.items() if facts}
@@ -121,7 +126,7 @@ def shown(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int) and abs(value) < 10**18:
         return f"{value:,}"
-    return str(value)
+    return limited(str(value))
 
 
 def _flat(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

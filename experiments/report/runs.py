@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +17,11 @@ from experiments.config_files import read_config_file
 from experiments.report.figures import FigureFile, read_figures
 from experiments.report.history import History, HistoryError, read_history
 from experiments.report.result import Result, ResultError, read_result, shown
+from experiments.report.text import limited
 
 METRICS = "metrics.csv"
 _FILES = (run_directory.CONFIG, METRICS, run_directory.SUMMARY)
 _DEEPEST = 2  # folders in a run: a file in figures/ or checkpoints/ is two below it
-_LONGEST_VALUE = 2000
 
 _Contents = TypeVar("_Contents")
 
@@ -47,6 +49,14 @@ class Run:
     figures: Sequence[FigureFile] = ()
     notes: Sequence[str] = ()
     problems: Sequence[str] = ()
+
+    @property
+    def command(self) -> str | None:
+        """What makes the same run again; ``None`` where it is no experiment of ours, or has no configuration."""
+        if self.experiment not in _experiments() or not self.config:  # nothing else that a file says becomes a command
+            return None
+        config = shlex.quote(str(self.directory / run_directory.CONFIG))
+        return f"python -m experiments.{self.experiment} --config {config}"
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -81,8 +91,9 @@ def _run_at(name: str) -> Path:
     path = Path(name)
     try:
         if not name or not path.exists():
-            raise UsageError(f"there is no run directory {name!r}" if not name else f"there is no run {name}")
-        for directory in [path, *path.absolute().parents[: _DEEPEST if path.is_file() else 0]]:
+            raise UsageError(f"there is no run {name or repr(name)}")
+        above = path.absolute().parents[: _DEEPEST if path.is_file() else _DEEPEST - 1]
+        for directory in [path, *above]:
             if _is_run(directory):
                 return directory
         inside = sorted(str(directory) for directory in path.iterdir() if _is_run(directory)) if path.is_dir() else []
@@ -114,8 +125,8 @@ def read_run(directory: Path) -> Run:
         if not os.path.lexists(path):
             return None
         try:
-            if path.is_symlink():
-                raise OSError("it is a link, and not followed")
+            if path.is_symlink() or not path.is_file():  # opening a pipe would wait for somebody to write to it
+                raise OSError("it is a link, and not followed" if path.is_symlink() else "it is no regular file")
             return reader(path)
         except UsageError as error:  # names the file itself
             problems.append(str(error))
@@ -153,7 +164,12 @@ def _experiment(directory: Path, result: Result | None) -> str | None:
     if result is not None and result.experiment is not None:
         return result.experiment
     folder = directory.absolute().parent.name  # runs/<experiment>/<time>
-    return folder if folder in list_experiments() else None
+    return folder if folder in _experiments() else None
+
+
+@functools.cache
+def _experiments() -> frozenset[str]:
+    return frozenset(list_experiments())
 
 
 def _options(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -164,8 +180,7 @@ def _options(value: Any, prefix: str = "") -> list[tuple[str, str]]:
             here = prefix if name in ("class_path", "init_args") and prefix else f"{prefix}.{name}".removeprefix(".")
             options += _options(inner, here)
         return options
-    text = _value(value)
-    return [(prefix, text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} …")]
+    return [(prefix, limited(_value(value)))]
 
 
 def _value(value: Any) -> str:

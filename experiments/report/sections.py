@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from experiments import run_directory
-from experiments.__main__ import list_experiments
 from experiments.report.charts import charts_of
 from experiments.report.comparison import (
     best,
@@ -39,7 +36,7 @@ _GROUPS = {
 _SECTIONS = {"model": "Model", "data": "Data", "trainer": "Trainer", "": "Run"}
 _BESIDE_METRICS = (("training", "epochs"), ("training", "parameters"), ("seconds", "total"))
 _UNSET = "null"
-_MOST_EPOCHS = 40
+_MOST_EPOCHS, _MOST_COLUMNS, _MOST_NAMES = 40, 24, 20
 
 
 # ---------------------------------------------------------------------- learning history
@@ -58,7 +55,7 @@ def history(runs: Sequence[Run], names: Sequence[RunName]) -> Markup:
         if pictures:
             children.append(element("div", lines(["", *pictures, ""]), class_="gallery charts"))
         if left_out:
-            children.append(element("p", f"Not drawn: {', '.join(left_out)}.", class_="muted"))
+            children.append(element("p", f"Not drawn: {_listed(left_out)}.", class_="muted"))
     if len(runs) == 1:
         children.append(_epochs(runs[0]))
     return section("history", "Learning history", *children)
@@ -71,7 +68,7 @@ def _epochs(run: Run) -> Markup:
         for name in run.history.series
         if not name.startswith("test/") and sum(name in values for values in epochs.values()) > 1
     ]
-    metrics = [name for name in metrics if f"{name}_epoch" not in metrics]
+    metrics = [name for name in metrics if f"{name}_epoch" not in metrics][:_MOST_COLUMNS]
     if not metrics:
         return Markup("")
     epochs = {epoch: values for epoch, values in epochs.items() if any(name in values for name in metrics)}
@@ -91,6 +88,11 @@ def _epochs(run: Run) -> Markup:
     if every > 1:
         caption += f" (every {every}th, the best and the last are shown; {METRICS} has all)"
     return table(caption, ["epoch", *metrics], rows, numbers=range(1, 1 + len(metrics)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f", and {rest:,} more" if rest > 0 else "")
 
 
 # ---------------------------------------------------------------------- figures
@@ -181,12 +183,10 @@ def _filled(groups: Mapping[str, Mapping[str, str]]) -> Iterator[Markup]:
 
 
 def _again(run: Run, name: RunName) -> Markup:
-    if run.experiment not in list_experiments():  # nothing that a file says becomes a command
+    if run.command is None:
         return Markup("")
-    config = shlex.quote(str(run.directory / run_directory.CONFIG))
-    command = element("code", f"python -m experiments.{run.experiment} --config {config}")
     what = "The same run again: " if name.alone else fragment(name.badge, " again: ")
-    return element("p", what, command, class_="again")
+    return element("p", what, element("code", run.command), class_="again")
 
 
 # ---------------------------------------------------------------------- environment

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+_LONGEST = 2000
+
 
 def visible(text: str) -> str:
     r"""The text with an escape sequence for each character that could not be seen, or would turn others around.
@@ -31,6 +33,11 @@ def shorten(text: str, longest: int) -> str:
     """
     kept = longest - 1
     return text if len(text) <= longest else f"{text[: kept - kept // 2]}…{text[-(kept // 2) :]}"
+
+
+def limited(text: str) -> str:
+    """The text, or as much of one without end as anybody will read."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def number(value: float) -> str:
