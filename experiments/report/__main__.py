@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from experiments.report.runs import find_runs, read_run
 from experiments.report.text import byte_size, one_line
 from zoo.checkpointing import CheckpointError, write_whole
 
+_DESCRIPTION = "One HTML page about a run, or about several side by side."
 _NAME = "report.html"
 _ENDINGS = (".html", ".htm")
 
@@ -32,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> Path:
         SystemExit: with code 2 for a command line that cannot be used; with 1 if the page could not be written, or if
             something of a run could not be read, which the page then does without.
     """
-    parser = _Parser(prog="python -m experiments.report", description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser = _Parser(prog="python -m experiments.report", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN_DIR", help="a run, a file in one, or 'last' for the newest of all"
     )
@@ -85,6 +87,8 @@ def _count(number: int, what: str) -> str:
 
 if __name__ == "__main__":
     process.imported()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
     try:
         main()
     except KeyboardInterrupt:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from experiments.report.history import Series
 from experiments.report.runs import Run
 from experiments.report.text import number, shorten, visible
-from zoo.figures.style import MARKERS, new_figure, series, style
+from zoo.figures.style import COLORS, LINE_STYLES, MARKERS, new_figure, series, style
 
 _POINTS = 600  # more than a curve in a report has pixels
 _FEW = 40  # points, up to which each has a marker
 _MOST_CHARTS = 24
-_LONGEST_LABEL, _LONGEST_TITLE = 28, 50
+_LONGEST_LABEL, _LONGEST_TITLE = 28, 50  # characters
+_MOST_NAMES, _LONGEST_LEGEND = 6, 14  # curves
+_BEHIND_NUMBER = "  "
+TELLABLE = math.lcm(len(COLORS), len(LINE_STYLES))  # curves of a chart, no two of which look the same
 _LARGEST = 1e100  # what an axis can still be drawn for
 _DECADES = 2.0  # that a loss spans before its scale is logarithmic
 _EPOCH = "_epoch"
@@ -79,7 +82,7 @@ def _by_run(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[str, S
     panels = {}
     for name in names:
         curves = {
-            f"{index + 1}  {shorten(label, _LONGEST_LABEL)}": run.history.series.get(name, Series())
+            f"{index + 1}{_BEHIND_NUMBER}{shorten(label, _LONGEST_LABEL)}": run.history.series.get(name, Series())
             for index, (run, label) in enumerate(zip(runs, labels, strict=True))
         }
         panels[name] = curves
@@ -94,8 +97,8 @@ def _by_run(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, dict[str, S
 def _draw(metric: str, curves: Mapping[str, Series]) -> Chart:
     buffer = io.BytesIO()
     drawn = {label: thinned(curve) for label, curve in curves.items()}
-    beside = len(drawn) > 4
-    width, height = (6.6 if beside else 4.8), max(3.4, 1.2 + 0.2 * len(drawn) if beside else 0.0)
+    many = len(drawn) > _MOST_NAMES
+    width, height = 4.8, 3.4
     with style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in letters that the font has not
         import matplotlib as mpl
@@ -110,7 +113,7 @@ def _draw(metric: str, curves: Mapping[str, Series]) -> Chart:
             ax.plot(
                 curve.steps,
                 curve.values,
-                label=_plain(label) or None,
+                label=_plain(label.partition(_BEHIND_NUMBER)[0] if many else label) or None,
                 marker=MARKERS[index % len(MARKERS)] if few else "",
                 markersize=4,
                 linewidth=1.4,
@@ -122,9 +125,10 @@ def _draw(metric: str, curves: Mapping[str, Series]) -> Chart:
         ax.set_xlabel("optimizer step")
         ax.set_ylabel(_plain(metric))
         ax.grid(visible=True)
-        if beside:
-            figure.legend(loc="outside right upper")
-        elif any(drawn):
+        if many and len(drawn) <= TELLABLE:  # their numbers, under which the page names them
+            columns = math.ceil(len(drawn) / _LONGEST_LEGEND)
+            figure.legend(loc="outside right center", ncols=columns, fontsize=8, handlelength=3.0, columnspacing=1.0)
+        elif not many and any(drawn):
             ax.legend()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return Chart(metric, buffer.getvalue(), _description(metric, curves), (round(width * 96), round(height * 96)))

@@ -12,7 +12,7 @@ from datamodules.atomic import read_bounded
 from zoo.metrics_csv import read_csv
 
 _LARGEST = 64 * 1024 * 1024
-_MOST_VALUES = 5_000_000
+_MOST_VALUES = 2_000_000  # a gigabyte, as they are read
 _LARGEST_STEP = 2**53  # the last whole number that a float, and so an axis, can tell from the next
 _PLACES = ("step", "epoch")
 
@@ -64,7 +64,7 @@ def read_history(path: Path) -> History:
 
     Raises:
         OSError: the file cannot be read, or is larger than 64 MiB.
-        HistoryError: it is none that a run writes, or holds more than five million values.
+        HistoryError: it is none that a run writes, or holds more than two million values.
     """
     try:
         text = read_bounded(path, _LARGEST).decode()

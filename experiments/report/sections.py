@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from experiments.report.charts import charts_of
+from experiments.report.charts import TELLABLE, charts_of
 from experiments.report.comparison import (
     best,
     deviating,
@@ -54,6 +55,11 @@ def history(runs: Sequence[Run], names: Sequence[RunName]) -> Markup:
         pictures = [picture(chart.svg, "image/svg+xml", chart.description, chart.size) for chart in charts]
         if pictures:
             children.append(element("div", lines(["", *pictures, ""]), class_="gallery charts"))
+        if pictures and len(runs) > TELLABLE:
+            told = (
+                f"So many curves cannot be told apart ({len(runs)}, where {TELLABLE} could): see how far they spread."
+            )
+            children.append(element("p", told, class_="muted"))
         if left_out:
             children.append(element("p", f"Not drawn: {_listed(left_out)}.", class_="muted"))
     if len(runs) == 1:
@@ -63,12 +69,9 @@ def history(runs: Sequence[Run], names: Sequence[RunName]) -> Markup:
 
 def _epochs(run: Run) -> Markup:
     epochs = run.history.epochs
-    metrics = [
-        name
-        for name in run.history.series
-        if not name.startswith("test/") and sum(name in values for values in epochs.values()) > 1
-    ]
-    metrics = [name for name in metrics if f"{name}_epoch" not in metrics][:_MOST_COLUMNS]
+    times = Counter(name for values in epochs.values() for name in values)
+    several = [name for name in run.history.series if times[name] > 1 and not name.startswith("test/")]
+    metrics = [name for name in several if f"{name}_epoch" not in times][:_MOST_COLUMNS]
     if not metrics:
         return Markup("")
     epochs = {epoch: values for epoch, values in epochs.items() if any(name in values for name in metrics)}
