@@ -20,6 +20,9 @@ def begin() -> None:
     gc.set_threshold(100_000, 20, 100)
     if not atexit._ncallbacks():  # whoever is here already, such as a measurement of coverage, would be asked after us
         atexit.register(_leave)
+    import logging  # which registers itself, too
+
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell where it cannot keep its list of fonts
 
 
 def imported() -> None:
