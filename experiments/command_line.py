@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -38,12 +38,14 @@ from zoo.callbacks import (
     PlainHyperparameters,
     RunRecord,
     StepSeeding,
+    TrainingDoctor,
     ValueGuard,
 )
 from zoo.checkpointing import SealedCheckpointIO, write_whole
 from zoo.hardware import default_precision
-from zoo.tracking import MetricsCSV, start_wandb
+from zoo.tracking import MetricsCSV, ResilientWandbLogger, start_wandb
 
+Doctor = Literal["none", "watch", "overfit"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 Figures = Literal["all", "none"]
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
@@ -156,6 +158,13 @@ class ExperimentCLI(LightningCLI):
             "directory and the tracker; none: draw none.",
         )
         parser.add_argument(
+            "--log_model",
+            action=ActionYesNo,
+            nargs="?",
+            default=False,
+            help="Log the checkpoint that is tested, the best one, to Weights & Biases as an artifact in the end.",
+        )
+        parser.add_argument(
             "--patience",
             type=int | None,
             default=None,
@@ -172,6 +181,13 @@ class ExperimentCLI(LightningCLI):
             type=Compile | None,
             default=None,
             help="Compile the network with torch.compile in this mode, which takes half a minute (default: not).",
+        )
+        parser.add_argument(
+            "--doctor",
+            type=Doctor,
+            default="none",
+            help="watch: look at gradients and dead units now and then, and say at the end what looks wrong; "
+            "overfit: also whether the model can learn one batch by heart.",
         )
         defaults: dict[str, Any] = {"trainer.num_sanity_val_steps": 0, **self.experiment.defaults}
         for option in _CLASS_OPTIONS:
@@ -315,27 +331,18 @@ class ExperimentCLI(LightningCLI):
                 loggers.append(logger)
         elif tracking == "tensorboard":
             loggers.append(_tensorboard(self.directory))
+        is_tracked = any(isinstance(logger, ResilientWandbLogger) for logger in loggers)
+        if self.config.log_model and not is_tracked and getattr(rank_zero_only, "rank", 0) == 0:
+            print("note      --log_model: the run is not tracked in Weights & Biases, so no checkpoint is logged")
         return loggers
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init.trainer
         given = config.callbacks or []
         given = given if isinstance(given, list) else [given]
-        callbacks: list[Callback] = [
-            *(LeanLoop(), PlainHyperparameters(), StepSeeding()),
-            *(self.record, GracefulStop(), _Opening(self)),
-        ]
-        if not any(isinstance(callback, ValueGuard) for callback in given):
-            callbacks.append(ValueGuard())
-        if config.enable_progress_bar is not False:
-            callbacks.append(EpochProgress())
-        if config.enable_checkpointing is not False and not config.fast_dev_run:
-            callbacks += self._checkpoints(config)
-        if self.config.patience is not None:
-            monitor, mode = self.experiment.monitor, self.experiment.mode
-            callbacks.append(EarlyStopping(monitor, mode=mode, patience=self.config.patience))
-        if self.config.figures == "all" and not config.fast_dev_run:
-            callbacks += figures_for(self.experiment, self.model, self.datamodule)
+        callbacks = self.callbacks(config)
+        if any(isinstance(callback, ValueGuard) for callback in given):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ValueGuard)]
         config.callbacks = [*given, *callbacks]
         if config.enable_model_summary is None:
             config.enable_model_summary = False  # the opening lines say what it would
@@ -343,6 +350,30 @@ class ExperimentCLI(LightningCLI):
         config.logger = config.logger or False  # without ours, and without Lightning's own choice
         config.default_root_dir = str(self.directory)
         return super().instantiate_trainer(**kwargs)
+
+    def callbacks(self, config: Any) -> list[Callback]:
+        """What every run has beside the callbacks that its command line names."""
+        callbacks: list[Callback] = [
+            *(LeanLoop(), PlainHyperparameters(), StepSeeding()),
+            *(self.record, GracefulStop(), _Opening(self), ValueGuard()),
+        ]
+        if config.enable_progress_bar is not False:
+            callbacks.append(EpochProgress())
+        if config.enable_checkpointing is not False and not config.fast_dev_run:
+            callbacks += self._checkpoints(config)
+        if self.config.doctor != "none":
+            overfits = self.config.doctor == "overfit"
+            callbacks.append(TrainingDoctor(self.experiment.name, overfit_batch=overfits))
+        if self.config.patience is not None:
+            callbacks.append(self.early_stopping())
+        if self.config.figures == "all" and not config.fast_dev_run:
+            callbacks += figures_for(self.experiment, self.model, self.datamodule)
+        return callbacks
+
+    def early_stopping(self) -> EarlyStopping:
+        """What ``--patience`` asks for."""
+        monitor, mode = self.experiment.monitor, self.experiment.mode
+        return EarlyStopping(monitor, mode=mode, patience=self.config.patience)
 
     def _checkpoints(self, config: Any) -> list[Callback]:
         folder = self.directory / run_directory.CHECKPOINTS

@@ -6,9 +6,22 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningDataModule
 
-from datamodules import MNISTDataModule
-from zoo import BinaryClassification, MulticlassClassification, Task
-from zoo.callbacks import ConfusionMatrix, LearningCurves, ReliabilityDiagram, RocAndPrecisionRecall, WorstImages
+from datamodules import DigitStringsDataModule, MNISTDataModule, SineDataModule
+from zoo import BinaryClassification, MulticlassClassification, Regression, SequenceTranscription, Task
+from zoo.callbacks import (
+    ConfusionMatrix,
+    CTCAlignment,
+    DecisionBoundary,
+    FirstLayerFilters,
+    ForecastExamples,
+    LearningCurves,
+    RegressionFit,
+    ReliabilityDiagram,
+    RocAndPrecisionRecall,
+    SampleGrid,
+    WeightImages,
+    WorstImages,
+)
 
 if TYPE_CHECKING:
     from experiments.command_line import Experiment
@@ -28,6 +41,16 @@ def figures_for(experiment: Experiment, task: Task, data: LightningDataModule) -
         figures += [ConfusionMatrix(title), ReliabilityDiagram(title), RocAndPrecisionRecall(title)]
     elif isinstance(data, MNISTDataModule):  # classes by regression
         figures += [ConfusionMatrix(title)]
+    if isinstance(task, BinaryClassification | MulticlassClassification) and getattr(data, "num_features", None) == 2:
+        figures += [DecisionBoundary(title)]
+    if isinstance(task, Regression) and not isinstance(data, MNISTDataModule):
+        figures += [RegressionFit(title)]
+    if isinstance(data, SineDataModule):
+        figures += [ForecastExamples(title)]
+    if isinstance(data, MNISTDataModule | DigitStringsDataModule):
+        figures += [SampleGrid(title), FirstLayerFilters(title)]
     if isinstance(data, MNISTDataModule):
-        figures += [WorstImages(title)]
+        figures += [WorstImages(title), WeightImages(title)]
+    if isinstance(task, SequenceTranscription):
+        figures += [CTCAlignment(title)]
     return figures

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -25,15 +26,26 @@ from experiments.cli_errors import CompileError, UsageError
 from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
 from experiments.resume import find_resumed
-from experiments.summary import circumstances, closing, data_facts, relative, write_summary
+from experiments.summary import as_json, circumstances, closing, data_facts, relative, write_summary
 from zoo import NonFiniteError, TargetError, Task
+from zoo.calibration import NotCalibratableError
 from zoo.callbacks import BatchSizeError, FigureCallback, NoTrainingStepError, StepSeeding, ValueGuard
 from zoo.checkpointing import CheckpointError
+from zoo.export import ExportError
 from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
 from zoo.tracking import ResilientWandbLogger
 
-__all__ = ["EXPECTED_ERRORS", "Experiment", "evaluate_beside", "launch", "run", "train_beside"]
+__all__ = [
+    "EXPECTED_ERRORS",
+    "Experiment",
+    "evaluate_beside",
+    "exit_code_of",
+    "launch",
+    "run",
+    "terminable",
+    "train_beside",
+]
 
 _INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
 
@@ -43,8 +55,10 @@ EXPECTED_ERRORS = (
     CheckpointError,
     CompileError,
     DataError,
+    ExportError,
     NoTrainingStepError,
     NonFiniteError,
+    NotCalibratableError,
     ShapeError,
     TargetError,
     UnknownLengthError,
@@ -71,7 +85,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
             there.
     """
     started = _started(experiment)
-    with quiet(), _terminable():
+    with quiet(), terminable():
         try:
             resumed, arguments = find_resumed(experiment.name, args or [])
             cli = ExperimentCLI(experiment, arguments, resumed)
@@ -84,7 +98,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
                 summary = _train_and_test(cli, started)
             exit_code = 0
         except (SystemExit, KeyboardInterrupt) as stopped:
-            exit_code = _exit_code(stopped)
+            exit_code = exit_code_of(stopped)
             last = cli.directory / run_directory.CHECKPOINTS / run_directory.LAST
             advice = f"go on with --resume {cli.directory}" if last.is_file() else "no checkpoint was written yet"
             if getattr(rank_zero_only, "rank", 0) == 0:
@@ -121,7 +135,7 @@ def launch(main: Callable[[list[str]], object]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let SIGTERM end what is under way with its exit code, and in order, also before and behind the fit."""
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -151,7 +165,7 @@ def _compile_errors(cli: ExperimentCLI) -> Iterator[None]:
         raise CompileError(f"--compile: {' '.join(said.split())}") from error
 
 
-def _exit_code(stopped: SystemExit | KeyboardInterrupt) -> int:
+def exit_code_of(stopped: SystemExit | KeyboardInterrupt) -> int:
     """SIGTERM knows its code, but for Lightning's own in a test; Ctrl-C looks like a failure to Lightning."""
     if isinstance(stopped, SIGTERMException):
         return stopped.code if isinstance(stopped.code, int) else _TERMINATED
@@ -217,7 +231,26 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
         summary[cli.experiment.monitor] = float(cli.best.best_model_score)
     if trainer.is_global_zero:
         write_summary(cli.directory, summary)
+    if cli.config.log_model:
+        _log_model(cli, checkpoint, summary)
     return summary
+
+
+def _log_model(cli: ExperimentCLI, checkpoint: Path | None, summary: Mapping[str, Any]) -> None:
+    """Log the tested checkpoint to Weights & Biases, with what is to be known of it where it is used."""
+    for logger in cli.loggers:
+        if not isinstance(logger, ResilientWandbLogger) or logger.broken:
+            continue
+        if checkpoint is None:
+            print("note      --log_model: no checkpoint was kept, so none is logged", flush=True)
+            continue
+        metadata = {
+            "class": f"{type(cli.model).__module__}.{type(cli.model).__qualname__}",
+            **{name: summary[name] for name in ("experiment", "dataset", "seed", "epochs", "steps", "parameters")},
+            **{name: value for name, value in summary.items() if name.startswith(("val/", "test/"))},
+        }
+        alias = "last" if checkpoint.name == run_directory.LAST else "best"
+        logger.log_model(checkpoint, cli.experiment.name, as_json(metadata), [alias])
 
 
 def _is_whole(limit: int | float) -> bool:

@@ -31,16 +31,16 @@ def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: it could not be written, such as on a full disk.
     """
-    text = json.dumps(_as_json(summary), indent=2) + "\n"
+    text = json.dumps(as_json(summary), indent=2) + "\n"
     write_whole(text.encode(), directory / run_directory.SUMMARY)
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """``None`` for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_as_json(item) for item in value]
+        return [as_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

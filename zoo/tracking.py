@@ -22,6 +22,7 @@ from torch import Tensor
 
 from zoo.background import BackgroundCalls, Patience, within
 from zoo.metrics_csv import MetricsCSV, read_csv
+from zoo.wandb_models import log_artifact, upload_seconds
 from zoo.wandb_service import (
     bound_exit,
     cache_in,
@@ -84,6 +85,7 @@ class ResilientWandbLogger(WandbLogger):
         self.broken = False
         self._patience = patience or Patience(PATIENCE)
         self._finished = False
+        self._model_error: Exception | None = None
         self._calls = BackgroundCalls()
         self._rows_ahead = max(0, run.starting_step - len(history))
         atexit.register(self.finish, None)
@@ -134,6 +136,25 @@ class ResilientWandbLogger(WandbLogger):
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self._call(lambda: super(ResilientWandbLogger, self).after_save_checkpoint(checkpoint_callback))
 
+    def log_model(
+        self, checkpoint: Path, name: str, metadata: Mapping[str, Any], aliases: Sequence[str] = ("best",)
+    ) -> None:
+        """Log a checkpoint as an artifact ``<name>-<run id>`` of type ``model``, which :meth:`finish` waits for.
+
+        Offline the file has to stay where it is until ``wandb sync``. What goes wrong with it alone costs a warning,
+        and the run is tracked to its end.
+        """
+
+        def log() -> None:
+            try:
+                log_artifact(self.experiment, checkpoint, name, metadata, aliases)
+            except Exception as error:
+                self._model_error = error
+
+        if self.mode == "online" and checkpoint.is_file():
+            self._patience.left += upload_seconds(checkpoint)
+        self._call(log)
+
     def finalize(self, status: str) -> None:
         self._call(lambda: super(ResilientWandbLogger, self).finalize(status))
 
@@ -161,6 +182,8 @@ class ResilientWandbLogger(WandbLogger):
         else:
             if self._calls.error is not None:
                 self._break_off(self._calls.error)
+            elif self._model_error is not None:
+                _warn(f"Weights & Biases did not take the checkpoint ({_first_line(self._model_error)})")
 
     def _call(self, call: Callable[[], object]) -> None:
         if self.broken or self._finished:

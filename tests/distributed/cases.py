@@ -253,7 +253,15 @@ def stopped(world: int, directory: Path) -> Any:
     return whole, results
 
 
-def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = False) -> Any:
+def stopped_seldom(world: int, directory: Path) -> Any:
+    """The same, of ranks that ask each other seldom, for a stop in the second step."""
+    whole = _fitted_for(world, directory / f"never_seldom{world}")
+    folder = directory / f"seldom{world}"
+    code, steps, _ = _fitted_for(world, folder, TellsOneRank(1), interval=3600.0)
+    return whole, (code, steps, _fitted_for(world, folder, resume=True))
+
+
+def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = False, interval: float = 0.0) -> Any:
     """Exit code, steps and weights."""
     task = task_of("multiclass", optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9), scheduler=OneCycle)
     train, val = (
@@ -261,7 +269,7 @@ def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = F
         for shuffle in (True, False)
     )
     # LastCheckpoint is there in both, so that a resumed run knows where it is.
-    ours = [LeanLoop(), GracefulStop(), LastCheckpoint(folder)]
+    ours = [LeanLoop(), GracefulStop(interval), LastCheckpoint(folder)]
     options = {"max_epochs": 2, "log_every_n_steps": 1, "enable_checkpointing": True}
     trainer = trainer_of(world, **options, callbacks=[*ours, *callbacks])
     code = None
@@ -270,6 +278,61 @@ def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = F
     except SystemExit as stop:
         code = stop.code
     return code, trainer.global_step, {name: value.detach().clone() for name, value in task.named_parameters()}
+
+
+class Calls(Callback):
+    """Notes the hooks of training, and whether the loop was the lean one."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.lean: set[bool] = set()
+
+    def _note(self, name: str, trainer: Trainer) -> None:
+        self.names.append(f"{name} {trainer.global_step}")
+        self.lean.add(getattr(trainer.fit_loop.epoch_loop, "is_lean", False))
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self._note("start", trainer)
+
+    def on_before_backward(self, trainer: Trainer, *args: Any) -> None:
+        self._note("before backward", trainer)
+
+    def on_after_backward(self, trainer: Trainer, *args: Any) -> None:
+        self._note("after backward", trainer)
+
+    def on_before_optimizer_step(self, trainer: Trainer, *args: Any) -> None:
+        self._note("before step", trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._note("end", trainer)
+
+    def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
+        self._note("validated", trainer)
+
+
+def lean(world: int) -> dict[bool, Any]:
+    """Calls, weights and logged values of a fit with norm, clipping and a schedule, with the lean loop and without."""
+    results = {}
+    for is_lean in (False, True):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+        task = MulticlassClassification(
+            network, 4, optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9), scheduler=OneCycle
+        )
+        train, val = (
+            BatchLoader(*samples_of("multiclass", 126), batch_size=18 // world, shuffle=shuffle)
+            for shuffle in (True, False)
+        )
+        calls = Calls()
+        callbacks = [*([LeanLoop()] if is_lean else []), GracefulStop(), calls]
+        trainer = trainer_of(
+            world, max_epochs=2, log_every_n_steps=3, gradient_clip_val=0.1, val_check_interval=3, callbacks=callbacks
+        )
+        trainer.fit(task, train, val)
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        state = {name: value.clone() for name, value in task.state_dict().items()}
+        results[is_lean] = {"lean": calls.lean, "calls": calls.names, "logged": logged, "state": state}
+    return results
 
 
 def untouched_loader(world: int) -> Any:
@@ -374,6 +437,8 @@ def run_all(world: int, directory: Path) -> dict[str, Any]:
             "weighed": weighed(world),
             "buffers": with_buffers(world),
             "stopped": stopped(world, directory),
+            "stopped_seldom": stopped_seldom(world, directory),
+            "lean": lean(world),
             "untouched": untouched_loader(world),
             "figures": drawn_figures(world),
             "broken_figure": broken_figure(world),

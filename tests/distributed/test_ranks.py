@@ -167,6 +167,31 @@ def test_ranks_stop_behind_the_same_batch_and_go_on_as_if_they_had_not(run_ranks
 
 
 @pytest.mark.parametrize("world", WORLDS)
+def test_ranks_that_ask_each_other_seldom_stop_together_at_the_end_of_the_epoch(run_ranks, world):
+    for rank, results in enumerate(run_ranks(world)):
+        (_, _, whole_weights), (code, steps, (end_code, end_steps, end_weights)) = results["stopped_seldom"]
+        assert code == (143 if rank == 0 else 0)
+        # Before the first batch nobody knows how long one takes, so all ask again before the second.
+        assert steps == 7
+        assert (end_code, end_steps) == (None, 14)
+        for name, value in whole_weights.items():
+            torch.testing.assert_close(end_weights[name], value, rtol=0, atol=0.0 if world < 3 else 1e-6)
+
+
+@pytest.mark.parametrize("world", [1, *WORLDS])
+def test_the_lean_loop_does_what_lightnings_does(run_ranks, single, world):
+    for results in [single] if world == 1 else run_ranks(world):
+        plain, lean = (results["lean"][is_lean] for is_lean in (False, True))
+        assert (plain["lean"], lean["lean"]) == ({False}, {True})
+        assert len(plain["calls"]) == 14 * 5 + 4  # steps, and validations
+        assert lean["calls"] == plain["calls"]
+        assert lean["logged"] == plain["logged"]
+        assert lean["state"].keys() == plain["state"].keys()
+        for name, value in plain["state"].items():
+            assert torch.equal(lean["state"][name], value), name
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_an_experiment_has_the_metrics_of_one_process_and_so_has_a_resumed_one(run_ranks, single, world):
     metrics, weights = single["experimented"][0]
     for results in [single, *run_ranks(world)]:

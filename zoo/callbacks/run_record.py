@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from torch.optim import Optimizer
 
 from zoo.optim import optimizer_settings
 from zoo.tracking import MetricsCSV, ResilientWandbLogger
+from zoo.wandb_models import summarize_layers
 
 
 class RunRecord(Callback):
@@ -18,6 +20,7 @@ class RunRecord(Callback):
     Sent are ``facts``, the datamodule's arguments and the data really used, and each optimizer's class and values as
     they are when training begins: not what somebody asked for, but what the live optimizer holds. In a checkpoint
     go the id of the W&B run and the number of rows in ``metrics.csv``, so that a resumed run can go on with both.
+    W&B also gets the layers of the model with their parameters, as ``model_summary``.
 
     Args:
         facts: plain values to send along, such as ``{"experiment": "mnist_cnn"}``.
@@ -36,14 +39,14 @@ class RunRecord(Callback):
         # Callbacks hear of the start of training before the module does, which may still change its optimizer.
         if not self._sent:
             self._sent = True
-            self._send(trainer)
+            self._send(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A run that is resumed at its end takes no step.
         if not self._sent:
-            self._send(trainer)
+            self._send(trainer, pl_module)
 
-    def _send(self, trainer: Trainer) -> None:
+    def _send(self, trainer: Trainer, pl_module: LightningModule) -> None:
         settings = dict(self.facts)
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent from its class
         if data is not None:
@@ -55,7 +58,10 @@ class RunRecord(Callback):
         schedules = [describe_scheduler(config.scheduler) for config in trainer.lr_scheduler_configs]
         settings["scheduler"] = schedules[0] if len(schedules) == 1 else schedules or None
         for logger in trainer.loggers:
-            logger.log_hyperparams(settings)
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams({**settings, "model_summary": summarize_layers(pl_module)})
+            else:
+                logger.log_hyperparams(settings)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
