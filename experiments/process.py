@@ -30,6 +30,9 @@ def begin() -> None:
     without_scipy.install()
     if not atexit._ncallbacks():  # whoever is here already, such as a measurement of coverage, would be asked after us
         atexit.register(_leave)
+    import logging  # which registers itself, too
+
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell where it cannot keep its list of fonts
 
 
 def keep_freed_memory() -> None:

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from experiments import command_line
+
 REPOSITORY = Path(__file__).parents[2]
 RAW = REPOSITORY / "data" / "MNIST" / "raw"
 HAS_MNIST = all(
@@ -33,7 +35,7 @@ def elsewhere(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     # main() must not read them.
     monkeypatch.setattr(sys, "argv", ["pytest", "--no-such-option"])
-    monkeypatch.setattr("experiments.command_line.DEFAULT_FIGURES", "none")  # a second a run; test_figures.py draws
+    monkeypatch.setattr(command_line, "DEFAULT_FIGURES", "none")  # a second a run; test_figures.py draws
     return tmp_path
 
 

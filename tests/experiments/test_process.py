@@ -14,7 +14,7 @@ from experiments import process, runner
 
 FEW = [
     *("--data.num_samples", "400", "--data.batch_size", "64", "--trainer.max_epochs", "2"),
-    *("--trainer.accelerator", "cpu", "--tracking", "none", "--run_dir", "run"),
+    *("--trainer.accelerator", "cpu", "--tracking", "none", "--figures", "none", "--run_dir", "run"),
 ]
 PATIENCE = 120  # seconds
 

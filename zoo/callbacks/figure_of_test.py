@@ -87,7 +87,7 @@ class FigureOfTest(FigureCallback):
             self._kept.append(kept)
             self._count += len(kept.inputs[0])
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         kept, self._kept, self._count = self._kept, [], 0
         if not kept:
             return

@@ -25,7 +25,7 @@ class FirstLayerFilters(FigureCallback):
     for the first eight channels each. Of a module without such a layer nothing is drawn. At most 64 are shown.
     """
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         layer = next((part for part in pl_module.modules() if isinstance(part, nn.Conv2d)), None)
         if layer is None or is_lazy(layer.weight) or not draws(trainer) or not layer.weight.isfinite().all():
             return
@@ -74,7 +74,7 @@ class WeightImages(FigureCallback):
         if self._shape is None and (kept := kept_of(batch, 1)) is not None:
             self._shape = tuple(kept.inputs[0].shape[1:])
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         shape = self._shape or ()
         if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)) or min(shape[-2:]) < 2:
             return

@@ -18,6 +18,8 @@ from zoo.figures.style import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_COMPRESSION = 4  # nearly as small as at 6, the usual one, and faster
+
 
 def publish(figure: Figure, name: str, directory: Path, loggers: Iterable[Logger], step: int) -> None:
     """Write ``<directory>/<name>.png`` in one piece, and log the same picture as ``figures/<name>``.
@@ -29,15 +31,26 @@ def publish(figure: Figure, name: str, directory: Path, loggers: Iterable[Logger
         loggers: those that take no images are passed over.
         step: the optimizer step that the images belong to.
     """
-    buffer = io.BytesIO()
-    with style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of a name in another script: drawn as boxes
-        figure.savefig(buffer, format="png")
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f"{name}.png"
-    write_whole(buffer.getvalue(), file)
+    write_whole(as_png(figure), file)
     for logger in loggers:
         log_image(logger, f"figures/{name}", file, step)
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure as a PNG file; a tenth faster than its own ``savefig``, which draws twice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of a name in another script: drawn as boxes
+        canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    picture = Image.fromarray(pixels).convert("RGB")
+    picture.save(buffer, "PNG", compress_level=_COMPRESSION)
+    return buffer.getvalue()
 
 
 def log_image(logger: Logger, key: str, file: Path, step: int) -> None:

@@ -49,7 +49,7 @@ def new_figure(title: str, width: float = 6.4, height: float = 4.8) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_SETTINGS["figure.dpi"], layout="constrained")
     figure.suptitle(plain(title), fontweight="bold")
     return figure
 
