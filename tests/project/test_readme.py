@@ -42,11 +42,24 @@ def test_links_lead_somewhere():
 def test_the_names_in_the_readme_exist():
     import datamodules
     import zoo
-    from zoo import callbacks, checkpointing, decoding, networks, optim, tasks, tracking
+    from zoo import (
+        calibration,
+        callbacks,
+        checkpointing,
+        decoding,
+        doctor,
+        export,
+        leaves,
+        networks,
+        optim,
+        tasks,
+        tracking,
+    )
 
     places = {
         "zoo": zoo, "zoo.networks": networks, "zoo.tasks": tasks, "zoo.optim": optim, "zoo.callbacks": callbacks,
         "zoo.tracking": tracking, "zoo.checkpointing": checkpointing, "zoo.decoding": decoding,
+        "zoo.doctor": doctor, "zoo.calibration": calibration, "zoo.leaves": leaves, "zoo.export": export,
         "datamodules": datamodules,
     }  # fmt: skip
     for package, contents in re.findall(r"^\| `([a-z.]+)` \| (.*) \|$", README, re.MULTILINE):
