@@ -94,6 +94,19 @@ def test_facts_are_those_of_the_summary(page, finished, summary_of):
     }
 
 
+def test_whatever_else_a_summary_says_is_shown(run):
+    change(
+        run, calibration={"temperature": 1.5, "bins": [1, 2000]}, advice=["Train on."], figures=["figures/zebra.png"]
+    )
+    rows = report(run).one(id="environment").all("tr")
+    facts = {row.one("th").text: row.one("td").text for row in rows}
+    assert list(facts.items())[-3:] == [
+        ("calibration.temperature", "1.5"),
+        ("calibration.bins", "1, 2,000"),
+        ("advice", "Train on."),
+    ]
+
+
 def test_every_option_is_shown(page, finished):
     section = page.one(id="configuration")
     shown = {row.one("th").text: row.one("td").text for row in section.all("tr")}
