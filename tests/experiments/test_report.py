@@ -10,7 +10,6 @@ import pytest
 from conftest import SHORT
 from page_reader import read_page, read_table
 
-from experiments.__main__ import list_experiments
 from experiments.report.__main__ import main
 from experiments.report.runs import find_runs, read_run
 from zoo.figures.publish import publish
@@ -345,7 +344,3 @@ def test_a_page_that_cannot_be_written_is_said_and_nothing_left(run, capsys):
     assert "could not be written: File name too long" in capsys.readouterr().err
     assert (run / "report.html").read_text() == "before"
     assert not list(run.glob("*.new"))
-
-
-def test_it_is_no_experiment():
-    assert "report" not in list_experiments()
