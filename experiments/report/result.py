@@ -13,8 +13,8 @@ from datamodules.atomic import read_bounded
 from experiments.report.text import duration, limited
 
 _LARGEST = 4 * 1024 * 1024
-_DEEPEST = 20
-_OF_CLAIMS = ("limit", "distance_to_limit")
+_DEEPEST, _MOST_ITEMS = 20, 1000
+_SHOWN_ELSEWHERE = ("experiment", "claims", "limit", "distance_to_limit", "examined", "figures")
 
 
 class ResultError(ValueError):
@@ -100,7 +100,7 @@ def _result(summary: Mapping[str, Any]) -> Result:
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     rest = dict(summary)
-    for name in ("experiment", "claims", "examined", *_OF_CLAIMS):
+    for name in _SHOWN_ELSEWHERE:
         rest.pop(name, None)
     samples = dict(_flat(rest.pop("samples", None)))
     seconds = {name: value for name, value in _mapping(rest.pop("seconds", None)).items() if _is_figure(value)}
@@ -121,11 +121,13 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def shown(value: Any) -> str:
-    """A plain value as text: whole numbers of a thousand and more with separators."""
+    """A plain value as text: whole numbers of a thousand and more with separators, lists without brackets."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int) and abs(value) < 10**18:
         return f"{value:,}"
+    if isinstance(value, list):
+        return limited(", ".join(map(shown, value[:_MOST_ITEMS])))
     return limited(str(value))
 
 

@@ -71,7 +71,7 @@ def _claim_row(claim: HeldClaim, name: RunName) -> Markup:
         element("td", _verdict(claim), class_=_kind(claim)),
         element("td", f"{_needed(claim)} {number(claim.bar)}", class_="claimed"),
         figure_of(claim.value),
-        element("td", _against_limit(claim) or NONE),
+        element("td", _against_limit(claim) or NONE, class_="limit"),
     )
 
 

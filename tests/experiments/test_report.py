@@ -10,7 +10,6 @@ import pytest
 from conftest import SHORT
 from page_reader import read_page, read_table
 
-from experiments.__main__ import list_experiments
 from experiments.report.__main__ import main
 from experiments.report.runs import find_runs, read_run
 from zoo.figures.publish import publish
@@ -92,6 +91,19 @@ def test_facts_are_those_of_the_summary(page, finished, summary_of):
         "precision": "32-true",
         **summary["versions"],
     }
+
+
+def test_whatever_else_a_summary_says_is_shown(run):
+    change(
+        run, calibration={"temperature": 1.5, "bins": [1, 2000]}, advice=["Train on."], figures=["figures/zebra.png"]
+    )
+    rows = report(run).one(id="environment").all("tr")
+    facts = {row.one("th").text: row.one("td").text for row in rows}
+    assert list(facts.items())[-3:] == [
+        ("calibration.temperature", "1.5"),
+        ("calibration.bins", "1, 2,000"),
+        ("advice", "Train on."),
+    ]
 
 
 def test_every_option_is_shown(page, finished):
@@ -332,7 +344,3 @@ def test_a_page_that_cannot_be_written_is_said_and_nothing_left(run, capsys):
     assert "could not be written: File name too long" in capsys.readouterr().err
     assert (run / "report.html").read_text() == "before"
     assert not list(run.glob("*.new"))
-
-
-def test_it_is_no_experiment():
-    assert "report" not in list_experiments()

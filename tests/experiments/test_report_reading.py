@@ -10,6 +10,7 @@ import pytest
 from page_reader import read_page, read_table
 from PIL import Image
 
+from experiments.__main__ import list_experiments
 from experiments.report import charts
 from experiments.report.__main__ import main
 from experiments.report.charts import thinned
@@ -325,3 +326,7 @@ def test_labels_are_as_short_as_can_be(tmp_path):
     assert labels([tmp_path / "a" / "1"]) == ["1"]
     assert labels([tmp_path / "a" / "1", tmp_path / "a" / "2"]) == ["1", "2"]
     assert labels([tmp_path / "a" / "1", tmp_path / "b" / "1", tmp_path / "b" / "2"]) == ["a/1", "b/1", "b/2"]
+
+
+def test_it_is_no_experiment():
+    assert "report" not in list_experiments()
