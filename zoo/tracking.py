@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import atexit
 import functools
-import http.client
 import importlib.util
-import netrc
 import os
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,13 +18,13 @@ from torch import Tensor
 from zoo.background import BackgroundCalls, Patience, within
 from zoo.metrics_csv import MetricsCSV, read_csv
 from zoo.wandb_models import log_artifact, upload_seconds
+from zoo.wandb_server import find_server, first_line
 from zoo.wandb_service import (
     bound_exit,
     cache_in,
     check_complete,
     check_writable,
     data_in,
-    default_server,
     end_service,
     service_ended,
     silence_log,
@@ -183,7 +178,7 @@ class ResilientWandbLogger(WandbLogger):
             if self._calls.error is not None:
                 self._break_off(self._calls.error)
             elif self._model_error is not None:
-                _warn(f"Weights & Biases did not take the checkpoint ({_first_line(self._model_error)})")
+                _warn(f"Weights & Biases did not take the checkpoint ({first_line(self._model_error)})")
 
     def _call(self, call: Callable[[], object]) -> None:
         if self.broken or self._finished:
@@ -199,7 +194,7 @@ class ResilientWandbLogger(WandbLogger):
             self._break_off(error)
 
     def _break_off(self, error: BaseException) -> None:
-        reason = "its process has ended" if service_ended() else _first_line(error)
+        reason = "its process has ended" if service_ended() else first_line(error)
         self.broken = True
         self._close()
         end_service(self.experiment)
@@ -263,7 +258,7 @@ def start_wandb(
     try:
         importlib.import_module("wandb")
     except Exception as error:  # it is incomplete, or does not fit its own dependencies
-        _warn(f"Weights & Biases cannot be imported ({_first_line(error)}); metrics go to metrics.csv alone")
+        _warn(f"Weights & Biases cannot be imported ({first_line(error)}); metrics go to metrics.csv alone")
         return None
     patience = Patience(PATIENCE)
     start = functools.partial(
@@ -281,14 +276,14 @@ def start_wandb(
                 with patience.spent():
                     logger = _go_online(start, patience, asked=wanted == "online")
         except Exception as error:
-            problems.append(f"Weights & Biases cannot go online ({_first_line(error)})")
+            problems.append(f"Weights & Biases cannot go online ({first_line(error)})")
             end_service()
         if logger is None:
             patience.left = min(patience.left, FINISH_PATIENCE)
             try:
                 logger = within(OFFLINE_PATIENCE, functools.partial(start, None))
             except Exception as error:
-                problems.append(f"Weights & Biases cannot start ({_first_line(error)})")
+                problems.append(f"Weights & Biases cannot start ({first_line(error)})")
                 end_service()
     if problems:
         result = "metrics go to metrics.csv alone" if logger is None else "the run is tracked offline"
@@ -305,7 +300,7 @@ def _go_online(
         Exception: whatever is in the way.
     """
     started = time.monotonic()
-    server = within(SERVER_PATIENCE + 0.5, lambda: _find_server(asked=asked))
+    server = within(SERVER_PATIENCE + 0.5, lambda: find_server(asked=asked, seconds=SERVER_PATIENCE))
     if server is None:
         return None
     left = patience.left - FINISH_PATIENCE - (time.monotonic() - started)
@@ -315,7 +310,7 @@ def _go_online(
         raise
     except Exception as error:
         advice = "is the key right? (wandb login)"
-        raise ConnectionError(f"the server {server} does not take the run, {advice}: {_first_line(error)}") from error
+        raise ConnectionError(f"the server {server} does not take the run, {advice}: {first_line(error)}") from error
 
 
 def _start(
@@ -352,51 +347,5 @@ def _start(
     return ResilientWandbLogger(run, mode, history, patience)
 
 
-def _find_server(*, asked: bool) -> str | None:
-    """The address of the server, if there are credentials for it and it answers at all.
-
-    Raises:
-        ConnectionError: it does not; or W&B was ``asked`` to go online, and there are no credentials.
-    """
-    # W&B reads its variables once a process; a later change counts here all the same.
-    server = os.environ.get("WANDB_BASE_URL") or default_server()
-    if not _has_credentials(server):
-        if asked:
-            raise ConnectionError("it was asked to, but has no credentials (wandb login)")
-        return None
-    try:
-        with urllib.request.urlopen(server, timeout=SERVER_PATIENCE):
-            return server
-    except urllib.error.HTTPError:
-        return server  # an answer, whatever it says
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(f"the server {server} does not answer: {_first_line(error)}") from error
-
-
-def _has_credentials(server: str) -> bool:
-    """Whether W&B would find a key without asking for one: in the environment, or in the netrc file."""
-    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
-        return True
-    files = [Path(os.environ["NETRC"])] if "NETRC" in os.environ else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for file in files:
-        try:
-            entries = netrc.netrc(file)
-        except (OSError, netrc.NetrcParseError):
-            continue
-        hosts = (urllib.parse.urlsplit(server).netloc, "api.wandb.ai")
-        if any(host in entries.hosts for host in hosts):
-            return True
-    return False
-
-
 def _warn(message: str) -> None:
     warnings.warn(message, TrackerWarning, stacklevel=3)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    if not lines or lines[0] == "<no message>":
-        return type(error).__name__
-    if "validation error" in lines[0]:  # pydantic's, which names the setting and what is wrong with it below
-        return " ".join(map(str.strip, lines[:3]))
-    return lines[0]

@@ -50,7 +50,8 @@ def _work(given: Any, search: Search, url: Any) -> None:
     import optuna
 
     from experiments.tune.storage import open_storage, shown
-    from experiments.tune.study import StudyError, Worker, is_finished, open_study, queue_again
+    from experiments.tune.study import StudyError, is_finished, open_study, queue_again
+    from experiments.tune.worker import Worker
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what befalls a trial is told here
     name = given.study or search.experiment.name
@@ -75,22 +76,22 @@ def _work(given: Any, search: Search, url: Any) -> None:
 
 
 def _conclude(study: Any, search: Search) -> None:
-    from experiments.tune.study import best_trial, is_finished
+    from experiments.tune.study import ARGUMENTS, METRICS, REASON, best_trial, is_finished
 
     best = best_trial(study)
     trials = [trial for trial in study.get_trials(deepcopy=False) if is_finished(trial)]
     if best is None:
-        reasons = [trial.user_attrs["reason"] for trial in trials if "reason" in trial.user_attrs]
+        reasons = [trial.user_attrs[REASON] for trial in trials if REASON in trial.user_attrs]
         last = f"; the last one said: {reasons[-1]}" if reasons else ""
         _fail(f"none of the {len(trials)} trials came to a result{last}")
         return
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(best.user_attrs["metrics"].items()))
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(best.user_attrs[METRICS].items()))
     states = [trial.state.name for trial in trials]
     print(
         f"result    {len(trials)} trials, {states.count('COMPLETE')} of them complete, {states.count('PRUNED')} pruned"
     )
     print(f"best      {search.metric} {best.value:.6g} in trial {best.number} ({metrics}); chosen by validation alone")
-    command = ["python", "-m", f"experiments.{search.experiment.name}", *search.fixed, *best.user_attrs["arguments"]]
+    command = ["python", "-m", f"experiments.{search.experiment.name}", *search.fixed, *best.user_attrs[ARGUMENTS]]
     print(f"run it    {shlex.join(command)}", flush=True)
 
 

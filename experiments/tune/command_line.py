@@ -25,12 +25,13 @@ from experiments.summary import opening
 from experiments.tune.space import Choices, Range, default_space, parse_entry, probes, read_space
 
 if TYPE_CHECKING:
-    from experiments.tune.study import Finished, Search
+    from experiments.tune.study import Search
+    from experiments.tune.worker import Finished
 
 LOSS = "val/loss"
 _MISSING = 'a search needs Optuna and SQLAlchemy: pip install -e ".[tune]"'
 # A trial has none of what they are about.
-_NOT_FOR_TRIALS = ("--run_dir", "--resume", "--tracking", "--checkpoint_every", "--log_model", "--figures")
+_NOT_FOR_TRIALS = ("--run_dir", "--resume", "--tracking", "--checkpoint_every", "--log_model", "--figures", "--doctor")
 # The loss is another quantity under another value of these.
 _CHANGE_THE_LOSS = ("label_smoothing", "loss", "huber_delta", "class_weights", "pos_weight")
 _VALIDATIONS = "0.25"  # of an epoch

@@ -57,10 +57,16 @@ def test_the_agents_command_is_one_that_the_parser_takes(values, tmp_path):
         assert (found, type(found)) == (value, type(value)), name
 
 
+def forget_wandb():
+    """As if W&B had never been started in this process: it would look for the process of its first run."""
+    end_service()
+    os.environ.pop("WANDB_SERVICE", None)
+
+
 @pytest.fixture
 def agents_environment(tmp_path, monkeypatch):
     """What ``wandb agent`` tells the runs that it starts, in a process that W&B is new to."""
-    end_service()
+    forget_wandb()
     parameters = tmp_path / "parameters.yaml"
     values = {"model.optimizer.lr": 0.00123, "data.batch_size": 64}
     parameters.write_text(
@@ -72,7 +78,7 @@ def agents_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "of-the-sweep")
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(parameters))
     yield values
-    end_service()
+    forget_wandb()
 
 
 # W&B leaves the file of parameters open.

@@ -27,7 +27,8 @@ from experiments.tune.__main__ import main  # noqa: E402
 from experiments.tune.command_line import make_search, split  # noqa: E402
 from experiments.tune.space import Choices, Range, default_space, parse_entry, probes, read_space  # noqa: E402
 from experiments.tune.storage import open_storage, parse_url, reason, shown  # noqa: E402
-from experiments.tune.study import Search, Worker, _SurplusError, is_finished, open_study, queue_again  # noqa: E402
+from experiments.tune.study import Search, is_finished, open_study, queue_again  # noqa: E402
+from experiments.tune.worker import Worker, _SurplusError  # noqa: E402
 from zoo.metrics_csv import read_csv  # noqa: E402
 
 STORAGE = "sqlite:///tune.db"
