@@ -121,7 +121,7 @@ class ResilientWandbLogger(WandbLogger):
                 with data_in(Path(run.settings.wandb_dir)):
                     run.log(row, commit=False)
             except Exception as error:  # worth no more than themselves
-                _warn(f"Weights & Biases did not take {', '.join(media)} ({_first_line(error)})")
+                _warn(f"Weights & Biases did not take {', '.join(media)} ({first_line(error)})")
 
         self._call(log)
 
