@@ -27,7 +27,7 @@ from zoo.tasks.temperature import TEMPERATURE_KEY
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "output": {"type": str, "help": "The new checkpoint (default: beside the other, NAME-calibrated.ckpt)."},
-    "overwrite": {"action": "store_true", "help": "Replace a file that is there already."},
+    "force": {"action": "store_true", "help": "Take the place of a file that is there."},
 }
 
 
@@ -67,8 +67,8 @@ def _target(asked: Evaluation) -> Path:
     target = source.with_name(f"{source.stem}-calibrated{source.suffix}") if given is None else local_target(given)
     if target.is_dir():
         raise UsageError(f"--output: {target} is a directory, give a file")
-    if target.exists() and not asked.given.get("overwrite"):
-        raise UsageError(f"--output: {target} is there already: give another, or --overwrite")
+    if target.exists() and not asked.given.get("force"):
+        raise UsageError(f"--output: {target} is there already: --force puts the new one in its place")
     return target
 
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
+from experiments.terminal import one_line
+
 _LONGEST, _TAIL = 1000, 200
 
 
@@ -29,7 +31,7 @@ def answered() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
@@ -38,15 +40,16 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As the base's, which speaks of what is missing before it speaks of what is misspelt."""
+        given = sys.argv[1:] if args is None else args
         known = [option for action in self._actions for option in action.option_strings]
-        for option in (arg.partition("=")[0] for arg in itertools.takewhile(lambda arg: arg != "--", args or [])):
+        for option in (arg.partition("=")[0] for arg in itertools.takewhile(lambda arg: arg != "--", given)):
             if option.startswith("--") and option not in known:
                 self.error(_unknown_option(option, known))
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """One line, and exit code 2."""
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, f"error: {one_line(message)}\n")
 
 
 class CompileError(UsageError):

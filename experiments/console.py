@@ -44,8 +44,3 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-def printable(text: object) -> str:
-    """A text, such as the name of a file, without what would move the cursor or cannot be written: that is escaped."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(text))

@@ -16,10 +16,11 @@ import torch
 
 from experiments.checkpoints import Trained, load_trained
 from experiments.cli_errors import OneLineParser, UsageError, answered
-from experiments.console import printable, quiet
+from experiments.console import quiet
 from experiments.export_data import find_data
 from experiments.runner import launch
 from experiments.summary import count_parameters
+from experiments.terminal import printable
 from zoo import Regression
 from zoo.export import Exported, MissingExtraError, TensorShape, check_target, export_onnx, export_torch, require_onnx
 from zoo.networks import Recurrent

@@ -22,9 +22,10 @@ from datamodules import DataError
 from datamodules.digit_images import DigitImage, as_mnist
 from datamodules.image_files import read_image
 from experiments.cli_errors import OneLineParser, answered
-from experiments.console import printable, quiet
+from experiments.console import quiet
 from experiments.digit_reader import DigitReader, best, load_reader
 from experiments.runner import launch
+from experiments.terminal import one_line, printable
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _BATCH = 64
@@ -166,7 +167,7 @@ def _document(reader: DigitReader, readings: Sequence[Reading], passed_over: int
 
 
 def _complain(kind: str, message: str) -> None:
-    print(f"{kind}: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    print(f"{kind}: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def _parser() -> OneLineParser:

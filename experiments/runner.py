@@ -28,6 +28,7 @@ from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
 from experiments.resume import find_resumed
 from experiments.summary import as_json, circumstances, closing, data_facts, relative, write_summary
+from experiments.terminal import one_line
 from zoo import NonFiniteError, TargetError, Task
 from zoo.calibration import NotCalibratableError
 from zoo.callbacks import (
@@ -98,7 +99,7 @@ def run(experiment: Experiment, args: Sequence[str] | None = None) -> dict[str, 
             resumed, arguments = find_resumed(experiment.name, args or [])
             cli = ExperimentCLI(experiment, arguments, resumed)
         except UsageError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
             raise SystemExit(2) from error
         exit_code = 1
         try:
@@ -131,7 +132,7 @@ def launch(main: Callable[[list[str]], object]) -> NoReturn:
     except EXPECTED_ERRORS as error:
         rank = getattr(rank_zero_only, "rank", 0)
         # Another rank's may be its alone: the first rank then only sees the connection break off.
-        print(f"error{f' of rank {rank}' if rank else ''}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error{f' of rank {rank}' if rank else ''}: {one_line(error)}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         code = _INTERRUPTED

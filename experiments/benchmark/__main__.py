@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -10,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -19,6 +17,7 @@ from experiments import process
 from experiments.benchmark import compiled, fits, floor, gpu, loading, processes
 from experiments.benchmark.children import ChildError
 from experiments.benchmark.comparison import Comparison, Pair
+from experiments.cli_errors import OneLineParser
 from experiments.summary import versions
 from zoo.checkpointing import write_whole
 from zoo.hardware import default_precision, device_name
@@ -159,12 +158,6 @@ def machine() -> dict[str, object]:
     return {"device": device_name(device), "precision": default_precision(), "versions": versions()}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as the experiments themselves answer."""
-        self.exit(2, f"error: {message}\n")
-
-
 def main(args: Sequence[str] | None = None) -> list[Result]:
     """Measure, print and write; the options are those in ``args``, or of the process's command line.
 
@@ -172,7 +165,9 @@ def main(args: Sequence[str] | None = None) -> list[Result]:
         SystemExit: with code 2 for a command line that cannot be used, with 1 if something could not be measured.
     """
     names = [comparison.name for comparison in COMPARISONS]
-    parser = _Parser(prog="python -m experiments.benchmark", description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser = OneLineParser(
+        prog="python -m experiments.benchmark", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
     parser.add_argument(
         "--only",
         action="append",

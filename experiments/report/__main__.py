@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from experiments import process
-from experiments.cli_errors import UsageError
+from experiments.cli_errors import OneLineParser, UsageError
 from experiments.report.page import render
 from experiments.report.runs import find_runs, read_run
-from experiments.report.text import byte_size, one_line
+from experiments.report.text import byte_size
+from experiments.terminal import one_line
 from zoo.checkpointing import CheckpointError, write_whole
 
 _DESCRIPTION = "One HTML page about a run, or about several side by side."
 _NAME = "report.html"
 _ENDINGS = (".html", ".htm")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as the experiments themselves answer."""
-        self.exit(2, f"error: {one_line(message)}\n")
 
 
 def main(args: Sequence[str] | None = None) -> Path:
@@ -34,7 +27,7 @@ def main(args: Sequence[str] | None = None) -> Path:
         SystemExit: with code 2 for a command line that cannot be used; with 1 if the page could not be written, or if
             something of a run could not be read, which the page then does without.
     """
-    parser = _Parser(prog="python -m experiments.report", description=_DESCRIPTION, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m experiments.report", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN_DIR", help="a run, a file in one, or 'last' for the newest of all"
     )

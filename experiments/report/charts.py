@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from experiments.report.history import Series
 from experiments.report.runs import Run
-from experiments.report.text import number, shorten, visible
+from experiments.report.text import number, shorten
+from experiments.terminal import printable
 from zoo.figures.style import COLORS, LINE_STYLES, MARKERS, new_figure, series, style
 
 _POINTS = 600  # more than a curve in a report has pixels
@@ -156,7 +157,7 @@ def _spans_decades(values: Sequence[float]) -> bool:
 
 def _plain(text: str) -> str:
     """Text that matplotlib does not take for a formula."""
-    return shorten(visible(text), _LONGEST_TITLE).replace("$", r"\$")
+    return shorten(printable(text), _LONGEST_TITLE).replace("$", r"\$")
 
 
 def _description(metric: str, curves: Mapping[str, Series]) -> str:

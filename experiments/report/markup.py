@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterable
 
-from experiments.report.text import visible
+from experiments.terminal import printable
 
 _VOID = frozenset({"br", "hr", "img", "meta"})
 
@@ -60,4 +60,4 @@ def breakable(name: str) -> Markup:
 
 
 def _escape(text: str) -> str:
-    return html.escape(visible(text))
+    return html.escape(printable(text))

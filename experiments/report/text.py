@@ -7,24 +7,6 @@ import math
 _LONGEST = 2000
 
 
-def visible(text: str) -> str:
-    r"""The text with an escape sequence for each character that could not be seen, or would turn others around.
-
-    >>> visible("a\x1b[2J\u202eb")
-    'a\\x1b[2J\\u202eb'
-    """
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def one_line(text: str) -> str:
-    r"""The text in one line, for a terminal.
-
-    >>> one_line("not\n   found")
-    'not found'
-    """
-    return visible(" ".join(text.split()))
-
-
 def shorten(text: str, longest: int) -> str:
     """The text, its middle left out if there are more characters than ``longest``.
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.cli_errors import UsageError
+from experiments.cli_errors import answered
 from experiments.runner import exit_code_of, launch, terminable
 from experiments.tune.command_line import Console, make_search, require_extra, split, told_once
 
@@ -22,12 +22,8 @@ def main(args: Sequence[str]) -> None:
         SystemExit: with code 2 for a command line that cannot be used, 1 for a search that fails or has no result, 130
             after Ctrl-C and 143 after SIGTERM.
     """
-    with told_once(), terminable():
-        try:
-            _search(args)
-        except UsageError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from error
+    with told_once(), terminable(), answered():
+        _search(args)
 
 
 def _search(args: Sequence[str]) -> None:

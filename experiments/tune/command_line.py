@@ -11,12 +11,12 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from experiments.__main__ import list_experiments
-from experiments.cli_errors import UsageError
+from experiments.cli_errors import OneLineParser, UsageError
 from experiments.command_line import Experiment
 from experiments.console import quiet
 from experiments.fitting import FitOnlyCLI
@@ -37,12 +37,6 @@ _CHANGE_THE_LOSS = ("label_smoothing", "loss", "huber_delta", "class_weights", "
 _VALIDATIONS = "0.25"  # of an epoch
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as the experiments themselves answer."""
-        self.exit(2, f"error: {message}\n")
-
-
 def _positive(text: str) -> int:
     try:
         number = int(text)
@@ -55,7 +49,7 @@ def _positive(text: str) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """What a search itself is asked for."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m experiments.tune",
         description="Search options of an experiment with Optuna. Behind -- come options that all trials have.",
         epilog="Trials are chosen by validation: none is tested, tracked or kept.",

@@ -234,7 +234,7 @@ def test_nothing_is_overwritten_unless_asked_for(smoothed, tmp_path, capsys):
             calibrate_checkpoint(["--checkpoint", str(smoothed), "--output", output])
         assert stopped.value.code == 2
     assert target.read_text() == "precious"
-    calibrate_checkpoint(["--checkpoint", str(smoothed), "--output", str(target), "--overwrite"])
+    calibrate_checkpoint(["--checkpoint", str(smoothed), "--output", str(target), "--force"])
     out = capsys.readouterr().out
     assert f"written   {target}" in out
     assert "test      ece 0." in out

@@ -185,7 +185,7 @@ def test_a_model_without_data_is_held_against_random_inputs(tmp_path, changed, c
     ("fixture", "given", "message"),
     [
         ("cnn", ["--format", "tflite"], "argument --format: invalid choice: 'tflite' (choose from "),
-        ("cnn", ["--formt", "onnx"], "unrecognized arguments: --formt onnx"),
+        ("cnn", ["--formt", "onnx"], "unknown option --formt; did you mean --format?"),
         ("cnn", ["--output", "."], "--output: . is a directory: give the name of a file in it"),
         ("cnn", ["--output", "https://example.org/model"], "--output: https://example.org/model is a URL"),
         ("cnn", ["--output", "{checkpoint}", "--force"], "--output: that is the checkpoint itself"),

@@ -183,6 +183,7 @@ def test_a_temperature_in_the_checkpoint_counts(checkpoint, draw, tmp_path, caps
         ([], 2, ["--checkpoint", "picture"]),
         (["--checkpoint", "{checkpoint}"], 2, ["picture"]),
         (["--chekpoint", "x", "a.png"], 2, ["--chekpoint", "did you mean --checkpoint"]),
+        (["--checkpoint", "x", "--\x1b[2J", "a.png"], 2, ["unknown option --\\x1b[2J"]),
         (["--checkpoint", "{checkpoint}", "--model", "CNN", "a.png"], 2, ["--model", "CNN"]),
     ],
 )

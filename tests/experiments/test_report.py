@@ -318,7 +318,7 @@ def test_a_run_given_twice_is_shown_once(run, capsys):
         (["group/one", "--output", "missing/report.html"], "--output: there is no directory"),
         (["group/one", "--output", "group/one/config.yaml"], "--output: must end in .html"),
         (["group/one", "--output", "folder.html"], "folder.html is a directory"),
-        (["group/one", "--outputs", "x.html"], "unrecognized arguments: --outputs"),
+        (["group/one", "--outputs", "x.html"], "unknown option --outputs; did you mean --output?"),
     ],
 )
 def test_what_cannot_be_used_is_answered_in_a_line(args, said, tmp_path, capsys):

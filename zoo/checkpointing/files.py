@@ -21,12 +21,17 @@ def require_local_file(path: str | PathLike[str]) -> Path:
     if _URL.match(text):
         raise CheckpointError(f"{text} is a URL: download the file and check where it comes from, then pass its path")
     local = Path(text)
+    what = f"there is no checkpoint file {text[:500]}"
     try:
         if local.is_file():
             return local
+        if text and local.is_dir():
+            what = f"{text[:500]} is a directory, give a checkpoint file"
+            if inside := sorted(local.glob("*.ckpt")) or sorted(local.glob("checkpoints/*.ckpt")):
+                what += f": there is {inside[0]}"
     except (OSError, ValueError):  # a name too long, or with a null byte
         pass
-    raise CheckpointError(f"there is no checkpoint file {text[:500]}")
+    raise CheckpointError(what)
 
 
 def local_target(path: str | PathLike[str]) -> Path:
