@@ -188,12 +188,12 @@ def test_torchmetrics_comes_without_scipy_and_scipy_works_all_the_same():
 
 
 def test_a_process_without_stdout_ends_with_its_code():
-    command = f'"{sys.executable}" -m experiments.linear_regression --no_such_option >&-'
+    command = f'"{sys.executable}" -m experiments.linear_regression --zzz >&-'
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         command, shell=True, check=False, capture_output=True, text=True, env=environment, timeout=PATIENCE
     )
-    assert (done.returncode, done.stderr) == (2, "error: unknown option --no_such_option\n")
+    assert (done.returncode, done.stderr) == (2, "error: unknown option --zzz\n")
 
 
 # ------------------------------------------------------------------ as a library
