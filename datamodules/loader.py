@@ -98,7 +98,7 @@ class EpochLoader(ABC):
         """The batch of the samples of these numbers, no more and no fewer: by them the ranks' parts are weighed.
 
         Args:
-            chosen: int64 on the CPU, or a slice.
+            chosen: int64, or int32, on the CPU, or a slice.
             epoch: of which the samples are, where they differ.
             seed: for whatever is drawn.
         """
@@ -298,14 +298,14 @@ class BatchLoader(EpochLoader):
         if not self.shuffle or len(parts) < 2:
             return super()._order(epoch)
         generator = Generator().manual_seed(_mix(self.seed, epoch))
+        in_memory = [part for part in parts if part.device.type == "cpu"]
 
         def prefetch(firsts: Tensor) -> None:
             # Block by block, which memory is good at. What was read is not needed, but it is in the cache then.
-            offset = int(firsts[0]) % BLOCK
-            for part in (part for part in parts if part.device.type == "cpu"):
+            offset, numbers = int(firsts[0]) % BLOCK, firsts // BLOCK
+            for part in in_memory:
                 whole = (len(part) - offset) // BLOCK * BLOCK
-                blocks = part[offset : offset + whole].reshape(-1, BLOCK * part[0].numel())
-                blocks.index_select(0, firsts // BLOCK)
+                part[offset : offset + whole].reshape(whole // BLOCK, -1).index_select(0, numbers)
 
         return PooledOrder(self.num_samples, generator, prefetch)
 

@@ -51,19 +51,27 @@ class PooledOrder:
         self._rest_start = int(torch.randint(num_pools + 1, (), generator=generator)) * _SIZE
         self._num_samples = num_samples
         self._prefetch = prefetch
-        self._number = -1  # of the pool that is at hand
-        self._samples = torch.empty(0, dtype=torch.int64)
+        # Half the width is half the time to write and read them, wherever it can hold them.
+        self._dtype = torch.int32 if num_samples <= torch.iinfo(torch.int32).max else torch.int64
+        self._pools, self._rest = self._pools.to(self._dtype), self._rest.to(self._dtype)
+        self._block_inside, self._sample_inside = (
+            part.to(self._dtype) for part in (self._block_inside, self._sample_inside)
+        )
+        self._start = self._end = 0  # of the places that are at hand
+        self._samples = self._rest[:0]
 
     def __len__(self) -> int:
         return self._num_samples
 
     def __getitem__(self, part: slice) -> Tensor:
-        """The sample numbers at consecutive places, ``(places,)`` int64."""
+        """The sample numbers at consecutive places, ``(places,)`` int32, or int64 where there are too many for that."""
         first, last, _ = part.indices(self._num_samples)
         if first >= last:
             return self._rest[:0]
-        start, samples = self._around(first)
-        end = start + len(samples)
+        if not self._start <= first < self._end:
+            self._start, self._samples = self._around(first)
+            self._end = self._start + len(self._samples)
+        start, end, samples = self._start, self._end, self._samples
         if last <= end:
             return samples[first - start : last - start]
         return torch.cat([samples[first - start :], self[end:last]])
@@ -78,10 +86,7 @@ class PooledOrder:
         return number * _SIZE + skipped, self._pool(number)
 
     def _pool(self, number: int) -> Tensor:
-        if number != self._number:
-            firsts = self._pools[number]
-            if self._prefetch is not None:
-                self._prefetch(firsts)
-            self._number = number
-            self._samples = firsts.index_select(0, self._block_inside).add_(self._sample_inside)
-        return self._samples
+        firsts = self._pools[number]
+        if self._prefetch is not None:
+            self._prefetch(firsts)
+        return firsts.index_select(0, self._block_inside).add_(self._sample_inside)

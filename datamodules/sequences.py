@@ -12,6 +12,7 @@ from datamodules.synthetic import SyntheticDataModule, check_number
 
 _MOST_SINES = 1000
 _NO_NOISE = 1e-15  # in its place, where there is none
+_CHUNK = 1 << 15  # samples passed over at once
 _SLOWEST, _FASTEST = 0.02, 0.25  # cycles a step: periods of 50 down to 4 steps
 
 
@@ -121,11 +122,31 @@ class SineDataModule(SyntheticDataModule):
         return float(self.noise**2 + np.einsum("hi,ij,hj->h", wanted, left, wanted).mean())
 
     def draw(self, streams: dict[str, Stream], start: int, count: int) -> tuple[Floats, Floats]:
-        steps = np.arange(self.window + self.horizon)
         phases = streams["phases"].uniform(count, self.num_sines)
-        series = self.noise * streams["noise"].normal(count, len(steps))
+        series = self._add_sines(self.noise * streams["noise"].normal(count, self.window + self.horizon), phases)
+        return series[:, : self.window], series[:, self.window :]
+
+    def true_test_series(self, count: int) -> Floats:
+        """The first series of the test without noise, unscaled: their windows, and what follows.
+
+        Args:
+            count: how many, or all there are.
+
+        Returns:
+            ``(count, window + horizon)``.
+        """
+        splits = self.splits
+        first, count = len(splits.train) + len(splits.val), min(count, len(splits.test))
+        stream = Stream(self.seed, "phases")
+        for start in range(0, first, _CHUNK):
+            stream.uniform(min(_CHUNK, first - start), self.num_sines)
+        phases = stream.uniform(count, self.num_sines)
+        return self._add_sines(np.zeros((count, self.window + self.horizon)), phases)
+
+    def _add_sines(self, series: Floats, phases: Floats) -> Floats:
+        steps = np.arange(self.window + self.horizon)
         for phase, frequency, amplitude in zip(phases.T, self.frequencies, self.amplitudes, strict=True):
             half_turns = 2.0 * ((phase[:, None] + frequency * steps) % 1.0)
             _, sine = half_circle(half_turns % 1.0)
             series += amplitude * np.where(half_turns < 1.0, sine, -sine)
-        return series[:, : self.window], series[:, self.window :]
+        return series

@@ -229,10 +229,21 @@ class LinearDataModule(SyntheticDataModule):
 
     def draw(self, streams: dict[str, Stream], start: int, count: int) -> tuple[Floats, Floats]:
         features = streams["features"].normal(count, self.num_features)
-        targets = self.noise * streams["noise"].normal(count) + self.bias
+        return features, self._add_true_values(self.noise * streams["noise"].normal(count), features)
+
+    def true_values(self, features: Floats) -> Floats:
+        """The weighted sum and the bias without noise, of unscaled features.
+
+        Shape:
+            ``(samples, num_features)`` → ``(samples, 1)``.
+        """
+        return self._add_true_values(np.zeros(len(features)), features)[:, None]
+
+    def _add_true_values(self, targets: Floats, features: Floats) -> Floats:
+        targets += self.bias
         for column, weight in zip(features.T, self.weight, strict=True):  # no matrix product: its order of summation
             targets += weight * column  # is a matter of the machine
-        return features, targets
+        return targets
 
     def finish(self, streams: dict[str, Stream], targets: npt.NDArray[Any]) -> None:
         if self.outlier_share > 0.0:
@@ -324,7 +335,7 @@ class PolynomialDataModule(SyntheticDataModule):
         return coefficients
 
     def true_values(self, features: Floats) -> Floats:
-        """The polynomial without noise, at features of any shape."""
+        """The polynomial without noise, of unscaled features of any shape."""
         scaled = 2.0 * ((features - self.low) / (self.high - self.low)) - 1.0
         before, current = np.ones_like(scaled), scaled
         values: Floats = self._legendre[0] + self._legendre[1] * current

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import difflib
+import itertools
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
 _LONGEST, _TAIL = 1000, 200
 
@@ -16,6 +21,32 @@ class UsageError(Exception):
         if len(message) > _LONGEST:
             message = f"{message[: _LONGEST - _TAIL]} … {message[-_TAIL:]}"
         super().__init__(message)
+
+
+@contextlib.contextmanager
+def answered() -> Iterator[None]:
+    """Turn a :class:`UsageError` into one line on stderr and exit code 2."""
+    try:
+        yield
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Answers as the experiments themselves do."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As the base's, which speaks of what is missing before it speaks of what is misspelt."""
+        known = [option for action in self._actions for option in action.option_strings]
+        for option in (arg.partition("=")[0] for arg in itertools.takewhile(lambda arg: arg != "--", args or [])):
+            if option.startswith("--") and option not in known:
+                self.error(_unknown_option(option, known))
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """One line, and exit code 2."""
+        self.exit(2, f"error: {message}\n")
 
 
 class CompileError(UsageError):
@@ -61,7 +92,7 @@ def explain(message: str, options: Iterable[str]) -> str:
         named = _first(r"class_path='([^']*)'", value) or value
         classes = {name.rpartition(".")[2]: name for place in _CLASS_PLACES[kind] for name in _classes_in(place, kind)}
         if re.fullmatch(r"[\w.]+", named) and named not in classes and named not in classes.values():
-            close = _closest(named.rpartition(".")[2], classes)
+            close = closest(named.rpartition(".")[2], classes)
             hint = f"did you mean {classes[close]}?" if close else f"such as {', '.join(list(classes.values())[:3])}"
             return f"{option}: there is no {kind} {named}; {hint}"
     choices = [
@@ -83,11 +114,12 @@ def _unknown_option(option: str, known: list[str]) -> str:
 
 
 def _nearest(word: str, valid: Iterable[str]) -> str:
-    close = _closest(word, valid)
+    close = closest(word, valid)
     return f"; did you mean {close}?" if close else ""
 
 
-def _closest(word: str, valid: Iterable[str]) -> str | None:
+def closest(word: str, valid: Iterable[str]) -> str | None:
+    """The valid word that is most like another, if one is."""
     by_lower = {name.lower(): name for name in valid}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[close[0]] if close else None

@@ -25,6 +25,7 @@ from experiments import run_directory
 from experiments.claims import Claim
 from experiments.cli_errors import UsageError, explain
 from experiments.config_files import read_config_file
+from experiments.figures import figures_for
 from experiments.options import option_values
 from experiments.resume import Resumed, differences, relocate
 from experiments.summary import circumstances, data_facts, opening
@@ -37,14 +38,19 @@ from zoo.callbacks import (
     PlainHyperparameters,
     RunRecord,
     StepSeeding,
+    TrainingDoctor,
     ValueGuard,
 )
 from zoo.checkpointing import SealedCheckpointIO, write_whole
 from zoo.hardware import default_precision
 from zoo.tracking import MetricsCSV, ResilientWandbLogger, start_wandb
 
+Doctor = Literal["none", "watch", "overfit"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
+Figures = Literal["all", "none"]
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
+
+DEFAULT_FIGURES: Figures = "all"
 
 # Set by a class: a new class on the command line starts from its own defaults, not from those of another.
 _CLASS_OPTIONS = ("model.optimizer", "model.scheduler")
@@ -145,6 +151,13 @@ class ExperimentCLI(LightningCLI):
             "csv and none: no tracker. metrics.csv is written in any case.",
         )
         parser.add_argument(
+            "--figures",
+            type=Figures,
+            default=DEFAULT_FIGURES,
+            help="all: draw the figures that fit the task, behind training and test, into figures/ of the run's "
+            "directory and the tracker; none: draw none.",
+        )
+        parser.add_argument(
             "--log_model",
             action=ActionYesNo,
             nargs="?",
@@ -168,6 +181,13 @@ class ExperimentCLI(LightningCLI):
             type=Compile | None,
             default=None,
             help="Compile the network with torch.compile in this mode, which takes half a minute (default: not).",
+        )
+        parser.add_argument(
+            "--doctor",
+            type=Doctor,
+            default="none",
+            help="watch: look at gradients and dead units now and then, and say at the end what looks wrong; "
+            "overfit: also whether the model can learn one batch by heart.",
         )
         defaults: dict[str, Any] = {"trainer.num_sanity_val_steps": 0, **self.experiment.defaults}
         for option in _CLASS_OPTIONS:
@@ -341,8 +361,13 @@ class ExperimentCLI(LightningCLI):
             callbacks.append(EpochProgress())
         if config.enable_checkpointing is not False and not config.fast_dev_run:
             callbacks += self._checkpoints(config)
+        if self.config.doctor != "none":
+            overfits, draws = self.config.doctor == "overfit", self.config.figures == "all"
+            callbacks.append(TrainingDoctor(self.experiment.name, overfit_batch=overfits, draws=draws))
         if self.config.patience is not None:
             callbacks.append(self.early_stopping())
+        if self.config.figures == "all" and not config.fast_dev_run:
+            callbacks += figures_for(self.experiment, self.model, self.datamodule)
         return callbacks
 
     def early_stopping(self) -> EarlyStopping:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from datamodules import FallbackWarning
+from zoo.callbacks import FigureWarning
 from zoo.tracking import TrackerWarning
 
 # Warnings that the user of an experiment can do nothing about.
@@ -34,7 +35,7 @@ def quiet() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show_plainly
-        for ours in (FallbackWarning, TrackerWarning):
+        for ours in (FallbackWarning, FigureWarning, TrackerWarning):
             warnings.filterwarnings("always", category=ours)
         for ignored in _NOISE:
             warnings.filterwarnings("ignore", message=ignored)
@@ -43,3 +44,8 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def printable(text: object) -> str:
+    """A text, such as the name of a file, without what would move the cursor or cannot be written: that is escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(text))

@@ -49,7 +49,10 @@ OPTIONS = (
 
 _PATIENCE = 120.0  # seconds for a run that takes a few
 _EXIT_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
-_SAME = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "training_loss", "epoch", "global_step")
+_SAME = (
+    *("state_dict", "optimizer_states", "lr_schedulers", "loops", "training_loss", "epoch", "global_step"),
+    "learning_curves",  # where figures are drawn
+)
 
 
 class CrashTestError(RuntimeError):
@@ -208,7 +211,8 @@ def differences(directory: Path, whole: Path) -> list[str]:
         except CheckpointError as error:
             found.append(str(error))
             continue
-        found += [f"{name}: {place}" for key in _SAME if (place := _first_difference(ours[key], theirs[key], key))]
+        pairs = ((key, ours.get(key), theirs.get(key)) for key in _SAME)
+        found += [f"{name}: {place}" for key, one, other in pairs if (place := _first_difference(one, other, key))]
     rows, expected = ((run / "metrics.csv").read_bytes().splitlines() for run in (directory, whole))
     if rows != expected:
         found.append(f"metrics.csv has {len(rows)} lines of {len(expected)}, or other values")
@@ -265,10 +269,17 @@ def _wandb_differences(directory: Path) -> list[str]:
 
 
 def _history(records: str) -> list[dict[str, float]]:
-    """The rows among W&B's records, one to a line, without what W&B adds to them."""
+    """The rows among W&B's records, one to a line, without what W&B adds to them, and without pictures and tables."""
     found = [json.loads(line) for line in records.splitlines()]
     rows = [record["history"]["item"] for record in found if record["type"] == "history"]
-    return [{name: float(value) for name, value in row.items() if not name.startswith("_")} for row in rows]
+    return [
+        {
+            name: float(value)
+            for name, value in row.items()
+            if not name.startswith("_") and f"{name.partition('.')[0]}._type" not in row
+        }
+        for row in rows
+    ]
 
 
 # ------------------------------------------------------------------ the command

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import os
 import sys
 from typing import NoReturn
 
+from experiments import without_scipy
+
 _exit_codes: list[int] = []
+
+# Of malloc.h; in the environment they are MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_ALLOCATIONS = 32 * 2**20  # bytes; of more than that every glibc asks the system
+_KEPT_MEMORY = 2**30
 
 
 def begin() -> None:
@@ -18,8 +26,28 @@ def begin() -> None:
     the time of the imports.
     """
     gc.set_threshold(100_000, 20, 100)
+    keep_freed_memory()
+    without_scipy.install()
     if not atexit._ncallbacks():  # whoever is here already, such as a measurement of coverage, would be asked after us
         atexit.register(_leave)
+    import logging  # which registers itself, too
+
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell where it cannot keep its list of fonts
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what was freed for the next step, which wants as much again.
+
+    By default glibc gives memory that is free at the end of its heap back to the system, and each step of a network
+    whose activations take megabytes asks for it anew, page by page: thousands of page faults, half of the step's time.
+    Does nothing elsewhere, or where the environment says otherwise.
+    """
+    if any(f"MALLOC_{name}_THRESHOLD_" in os.environ for name in ("MMAP", "TRIM")):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_ALLOCATIONS)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_MEMORY)
 
 
 def imported() -> None:

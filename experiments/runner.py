@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -26,10 +27,19 @@ from experiments.cli_errors import CompileError, UsageError
 from experiments.command_line import Experiment, ExperimentCLI
 from experiments.console import quiet
 from experiments.resume import find_resumed
-from experiments.summary import as_json, circumstances, closing, data_facts, write_summary
+from experiments.summary import as_json, circumstances, closing, data_facts, relative, write_summary
 from zoo import NonFiniteError, TargetError, Task
-from zoo.callbacks import BatchSizeError, NoTrainingStepError, StepSeeding, ValueGuard
+from zoo.calibration import NotCalibratableError
+from zoo.callbacks import (
+    BatchSizeError,
+    FigureCallback,
+    NoTrainingStepError,
+    StepSeeding,
+    TrainingDoctor,
+    ValueGuard,
+)
 from zoo.checkpointing import CheckpointError
+from zoo.export import ExportError
 from zoo.networks import ShapeError
 from zoo.optim import UnknownLengthError
 from zoo.tracking import ResilientWandbLogger
@@ -53,8 +63,10 @@ EXPECTED_ERRORS = (
     CheckpointError,
     CompileError,
     DataError,
+    ExportError,
     NoTrainingStepError,
     NonFiniteError,
+    NotCalibratableError,
     ShapeError,
     TargetError,
     UnknownLengthError,
@@ -202,6 +214,7 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
         verbose=False,
     )
     examined = _examine(cli)
+    figures = [callback for callback in trainer.callbacks if isinstance(callback, FigureCallback)]  # type: ignore[attr-defined]
     done = time.perf_counter()
     summary = {
         "experiment": cli.experiment.name,
@@ -216,10 +229,15 @@ def _train_and_test(cli: ExperimentCLI, started: float) -> dict[str, Any]:
             "total": round(done - started, 3),
             "fit": round(test_started - fit_started, 3),
             "test": round(done - test_started, 3),
+            "figures": round(sum(callback.seconds for callback in figures), 3),
         },
+        "figures": [relative(file, cli.directory) for callback in figures for file in callback.files],
         "checkpoint": None if checkpoint is None else str(checkpoint),
         **circumstances(trainer, model),
     }
+    for doctor in figures:
+        if isinstance(doctor, TrainingDoctor):
+            summary["doctor"] = [asdict(finding) for finding in doctor.findings]
     if cli.best is not None and cli.best.best_model_score is not None:
         summary[cli.experiment.monitor] = float(cli.best.best_model_score)
     if trainer.is_global_zero:

@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from experiments.__main__ import list_experiments
+from experiments.cli_errors import OneLineParser
 
 
 class RunsError(RuntimeError):
@@ -95,14 +96,8 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as the experiments themselves answer."""
-        self.exit(2, f"error: {message}\n")
-
-
 def _command_line() -> None:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m experiments.seeds",
         description="One experiment under several seeds. Other options are the experiment's.",
         allow_abbrev=False,

@@ -98,21 +98,24 @@ def closing(directory: Path, summary: Mapping[str, Any], claims: Sequence[Claim]
         f"result    {metrics} (dataset: {summary['dataset']})",
         *([f"examined  {examined}"] if examined else []),
         *report(claims, summary),
-        f"time      {seconds['total']:.1f} s in all: fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s",
-        f"model     {_relative(Path(checkpoint)) if checkpoint else 'no checkpoint was kept'}",
-        f"run       {_relative(directory)}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}",
+        f"time      {seconds['total']:.1f} s in all: fit {seconds['fit']:.1f} s, test {seconds['test']:.1f} s"
+        + (f"; figures {seconds['figures']:.1f} s of it" if summary["figures"] else ""),
+        f"model     {relative(Path(checkpoint)) if checkpoint else 'no checkpoint was kept'}",
+        f"run       {relative(directory)}: {run_directory.SUMMARY}, metrics.csv, {run_directory.CONFIG}",
     ]
+    if summary["figures"]:
+        lines.append(f"figures   {relative(directory)}: {', '.join(summary['figures'])}")
     for logger in loggers:
         if not isinstance(logger, ResilientWandbLogger) or logger.broken:
             continue
         # The folder of a resumed run's last part has the whole run in it.
-        where = logger.url or f"offline; upload with: wandb sync {_relative(logger.run_directory)}"
+        where = logger.url or f"offline; upload with: wandb sync {relative(logger.run_directory)}"
         lines.append(f"W&B       {where}")
     return "\n".join(lines)
 
 
-def _relative(path: Path) -> str:
-    """The shorter of the path and the path from here."""
+def relative(path: Path, start: Path | None = None) -> str:
+    """The shorter of the path and the path from ``start``, or from here."""
     with contextlib.suppress(ValueError):  # on another drive
-        return min(str(path), os.path.relpath(path), key=len)
+        return min(str(path), os.path.relpath(path, start), key=len)
     return str(path)

@@ -15,12 +15,13 @@ from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResul
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 _TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -35,9 +36,9 @@ class LeanEpochLoop(_TrainingEpochLoop):
     counts and logs in Lightning's order: what is logged and saved is the same, and so are the weights, to the bit.
 
     It does so where the fit is an ordinary one: automatic optimization by one of torch's optimizers that evaluate the
-    loss once (not LBFGS), on one device, in full or bfloat16 precision, without accumulated gradients, without a
-    profiler, and with a module that defines neither ``optimizer_step`` nor ``on_train_batch_start``. Any other fit goes
-    Lightning's own way.
+    loss once (not LBFGS), on one device or by several processes under ``DDPStrategy``, in full or bfloat16 precision,
+    without accumulated gradients, without a profiler, and with a module that defines neither ``optimizer_step`` nor
+    ``on_train_batch_start``. Any other fit goes Lightning's own way.
 
     Installed by :class:`zoo.callbacks.LeanLoop`. Hooks that a callback gets inside an epoch, and settings of validation
     and schedules that are changed there, count from the next epoch on.
@@ -85,6 +86,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
             return
         self.val_loop._restarting = False
         trainer, connector = self.trainer, self.trainer._logger_connector
+        if plan.is_one_of_several:
+            self._broadcast_sigterm_tensor()
         total: Any = self.batch_progress.total
         current: Any = self.batch_progress.current
 
@@ -135,13 +138,15 @@ class LeanEpochLoop(_TrainingEpochLoop):
 
         plan.enter("training_step")
         with plan.precision:
-            returned = module.training_step(batch, batch_idx) if plan.takes_index else module.training_step(batch)
+            returned = plan.training_step(batch, batch_idx) if plan.takes_index else plan.training_step(batch)
         if isinstance(returned, Tensor):
             loss: Tensor | None = returned
             output: dict[str, Any] = {"loss": returned.detach().clone()}
         else:
             result = ClosureResult.from_training_step_output(returned)
             loss, output = result.closure_loss, {} if result.loss is None else result.asdict()
+            if loss is None and plan.is_one_of_several:
+                raise RuntimeError("training_step returned None: of several processes none can skip a step")
             if loss is None:
                 Closure.warning_cache.warn(
                     "`training_step` returned `None`. If this was on purpose, ignore this warning..."
@@ -224,6 +229,8 @@ class _Plan:
         self.results: _NotingResults = loop._results  # type: ignore[assignment]
         self.fetch = _fetch(data_fetcher)
         self.precision = _context(trainer.precision_plugin)
+        self.is_one_of_several = trainer.world_size > 1
+        self.training_step = _training_step(trainer)
         self.takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
         self.clips = any(
             _defines(module, name, LightningModule) for name in ("configure_gradient_clipping", "clip_gradients")
@@ -326,9 +333,7 @@ def _is_ordinary(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> bool:
         and module.automatic_optimization
         and type(loop.automatic_optimization) is _AutomaticOptimization
         and not loop.automatic_optimization._skip_backward
-        and type(strategy) is SingleDeviceStrategy
-        and trainer.world_size == 1
-        and strategy.model is module
+        and (_is_alone(strategy, module) or _is_one_of_several(strategy, module))
         and trainer.accumulate_grad_batches == 1
         and type(plugin) in (Precision, MixedPrecision)
         and getattr(plugin, "scaler", None) is None
@@ -337,6 +342,29 @@ def _is_ordinary(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> bool:
         and _steps_once(trainer.optimizers[0])
         and not any(_defines(module, name, LightningModule) for name in ("optimizer_step", "on_train_batch_start"))
     )
+
+
+def _is_alone(strategy: Any, module: LightningModule) -> bool:
+    """Whether a module is trained as it is, on one device."""
+    return type(strategy) is SingleDeviceStrategy and strategy.world_size == 1 and strategy.model is module
+
+
+def _is_one_of_several(strategy: Any, module: LightningModule) -> bool:
+    """Whether it is trained by processes that average their gradients at each step, and nothing else."""
+    return (
+        type(strategy) is DDPStrategy
+        and type(strategy.model) is DistributedDataParallel
+        and strategy.model.module is module
+        and strategy._model_averager is None
+    )
+
+
+def _training_step(trainer: Trainer) -> Callable[..., Any]:
+    """Calls the module's step; of a wrapped one through the wrapper's ``forward``, which prepares its gradients."""
+    module, strategy = trainer.lightning_module, trainer.strategy
+    if strategy.model is None or strategy.model is module:
+        return module.training_step
+    return partial(strategy._forward_redirection, strategy.model, module, "training_step")
 
 
 def _steps_once(optimizer: torch.optim.Optimizer) -> bool:

@@ -24,6 +24,7 @@ from zoo.wandb_service import (
     cache_in,
     check_complete,
     check_writable,
+    data_in,
     end_service,
     service_ended,
     silence_log,
@@ -99,6 +100,9 @@ class ResilientWandbLogger(WandbLogger):
         return url
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if any(not isinstance(value, int | float | str | Tensor) for value in metrics.values()):
+            self._log_media(metrics, step)
+            return
         if self._rows_ahead:
             self._rows_ahead -= 1
             return
@@ -106,6 +110,20 @@ class ResilientWandbLogger(WandbLogger):
             name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in metrics.items()
         }
         self._call(lambda: super(ResilientWandbLogger, self).log_metrics(row, step))
+
+    def _log_media(self, media: Mapping[str, Any], step: int | None) -> None:
+        """Pictures and tables become part of the next row, or of the run's end: rows are counted in a resumed run."""
+        row = dict(media) if step is None else {**media, _STEP: step}
+        run = self.experiment
+
+        def log() -> None:
+            try:
+                with data_in(Path(run.settings.wandb_dir)):
+                    run.log(row, commit=False)
+            except Exception as error:  # worth no more than themselves
+                _warn(f"Weights & Biases did not take {', '.join(media)} ({first_line(error)})")
+
+        self._call(log)
 
     def log_hyperparams(self, params: Any) -> None:
         self._call(lambda: super(ResilientWandbLogger, self).log_hyperparams(params))

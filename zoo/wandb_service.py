@@ -21,6 +21,7 @@ _BLOCK = 32 * 1024  # of LevelDB's log format, in which W&B writes
 _HEADER = 7
 _FIRST_PARTS = (1, 2)  # a whole record, or the beginning of one
 _CACHE = "WANDB_CACHE_DIR"
+_DATA = "WANDB_DATA_DIR"
 _LAUNCHER = "wandb.sdk.launch"
 _LOOK_FOR_INPUTS = "_detect_and_apply_job_inputs"  # private to W&B: where it is gone, nothing is left out
 _LOOKING = threading.Lock()
@@ -122,6 +123,22 @@ def cache_in(directory: Path) -> Iterator[None]:
         del os.environ[_CACHE]
         if before is not None:
             os.environ[_CACHE] = before
+
+
+@contextlib.contextmanager
+def data_in(directory: Path) -> Iterator[None]:
+    """For the block, W&B copies what belongs to tables into ``directory``, unless the user has named another.
+
+    Else it would stay in the user's home, whatever becomes of the run.
+    """
+    if _DATA in os.environ:
+        yield
+        return
+    os.environ[_DATA] = str(directory.absolute() / "data")
+    try:
+        yield
+    finally:
+        os.environ.pop(_DATA, None)
 
 
 def _has_cache() -> bool:

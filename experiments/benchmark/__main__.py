@@ -173,7 +173,12 @@ def main(args: Sequence[str] | None = None) -> list[Result]:
     """
     names = [comparison.name for comparison in COMPARISONS]
     parser = _Parser(prog="python -m experiments.benchmark", description=__doc__.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--only", action="append", metavar="NAME", help=f"one of {', '.join(names)}; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help=f"{', '.join(names)}; may be repeated (default: those with a bound)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements of each (default: 5)")
     parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="default: benchmark.json")
     given = parser.parse_args(args)
@@ -187,7 +192,9 @@ def main(args: Sequence[str] | None = None) -> list[Result]:
         parser.error(f"--output: there is no directory {given.output.absolute().parent}")
     if given.output.is_dir():
         parser.error(f"--output: {given.output} is a directory")
-    chosen = [comparison for comparison in COMPARISONS if not only or comparison.name in only]
+    chosen = [
+        comparison for comparison in COMPARISONS if comparison.name in only or (comparison.by_default and not only)
+    ]
     about = machine()
     print(f"machine   {about['device']}; {about['precision']}", flush=True)
     results: list[Result] = []

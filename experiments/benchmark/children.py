@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -65,6 +66,17 @@ class Finished:
 def module(name: str, *arguments: str) -> list[str]:
     """The command that runs a module in this Python."""
     return [sys.executable, "-m", name, *arguments]
+
+
+def script(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module's file, and nothing that belongs to the processes of our experiments.
+
+    Those begin with settings of their own (see :mod:`experiments.process`), which a plain baseline does not have.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"there is no file of a module {name}")
+    return [sys.executable, spec.origin, *arguments]
 
 
 def finish(command: Sequence[str], **variables: str) -> Finished:

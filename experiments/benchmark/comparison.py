@@ -52,6 +52,7 @@ class Comparison:
         more_is_better: whether ``must`` is the least that the ratio must be, not the most.
         summarize: makes one ratio of all rounds.
         skipped: why it cannot be measured on this machine, or ``None``.
+        by_default: whether it is measured where ``--only`` does not name it.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Comparison:
     more_is_better: bool = False
     summarize: Callable[[Sequence[Pair]], float] = median_ratio
     skipped: Callable[[], str | None] = lambda: None
+    by_default: bool = True
 
     def is_kept(self, ratio: float) -> bool:
         """Whether a ratio keeps the bound, if there is one."""

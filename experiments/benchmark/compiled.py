@@ -70,6 +70,7 @@ COMPILED = Comparison(
     aim=None,
     measure=_measure,
     skipped=_missing_compiler,
+    by_default=False,
 )
 
 COMPARISONS = [COMPILED]

@@ -93,6 +93,7 @@ FLOOR_OF_MNIST_CNN = Comparison(
     aim=None,
     measure=lambda rounds: _measure_floor(rounds, (), CNNClassifier().network),
     skipped=missing_mnist,
+    by_default=False,
 )
 
 COMPARISONS = [FLOOR, FLOOR_OF_MNIST_CNN]

@@ -10,11 +10,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments import run_directory
-from experiments.benchmark.children import ChildError, finish, module, peak_memory, seconds_until
+from experiments.benchmark.children import ChildError, finish, module, peak_memory, script, seconds_until
 from experiments.benchmark.comparison import Comparison, Pair, alternate, ratio_of_means
 from experiments.benchmark.probes import FIRST_STEP, STEP_TIME
 from zoo.hardware import default_precision
@@ -23,10 +24,13 @@ from zoo.hardware import default_precision
 OPTIONS: tuple[str, ...] = ()
 
 _FEW_BATCHES = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "100")  # no more memory than all
+_TRAINING_ALONE = (
+    *("--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0", "--trainer.limit_test_batches", "1"),
+)
 _IMPORTED = "benchmark: imported"
 _TARGET = 0.99
 _SEEDS_BEFORE = 2  # the standard script is run in the middle of the seeds, as the machine may slow down or speed up
-_GLOBAL_BATCH_SIZE = 256
+_DDP_BATCH_SIZE = 256
 _PROBES = "experiments.benchmark.probes"
 _DATA = Path("data")
 
@@ -98,7 +102,7 @@ def time_standard_script() -> tuple[float, str]:
     Raises:
         ChildError: it did not get there.
     """
-    finished = finish(module("experiments.benchmark.standard_script", "--target", str(_TARGET)))
+    finished = finish(script("experiments.benchmark.standard_script", "--target", str(_TARGET)))
     result = json.loads(finished.output.splitlines()[-1])
     reached = f"{100 * result['accuracy']:.2f} % after {result['epochs']} epochs"
     if not result["accuracy"] >= _TARGET:
@@ -148,7 +152,7 @@ def _memory_of_run() -> float:
 
 def _memory_of_plain_loop() -> float:
     options = ["--limit_batches", "100", *(["--bf16"] if default_precision() == "bf16-mixed" else [])]
-    return peak_memory(module("experiments.benchmark.plain_run", *options))
+    return peak_memory(script("experiments.benchmark.plain_run", *options))
 
 
 def _measure_memory(rounds: int) -> Iterator[Pair]:
@@ -162,23 +166,26 @@ def time_steps(*options: str, **variables: str) -> tuple[int, float]:
     """Steps of a run's first epoch, without the first of them, and their seconds in all."""
     with tempfile.TemporaryDirectory() as folder:
         probe = f"--trainer.callbacks+={_PROBES}.StepTime"
-        command = mnist_cnn(probe, "--trainer.max_epochs", "1", "--run_dir", f"{folder}/run", *options)
+        command = mnist_cnn(probe, *_TRAINING_ALONE, "--run_dir", f"{folder}/run", *options)
         finished = finish(command, **_ENVIRONMENT, **variables)
     timed: dict[str, Any] = json.loads(finished.line_behind(STEP_TIME))
     return int(timed["steps"]), float(timed["seconds"])
 
 
-def _samples_a_second(processes: int) -> float:
+def _samples_a_second(processes: int, batch_size: int) -> float:
+    """Of all processes together, each with batches of so many."""
     options = ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes)]
-    options += ["--data.batch_size", str(_GLOBAL_BATCH_SIZE // processes)]
+    options += ["--data.batch_size", str(batch_size)]
     if processes > 1:
         options += ["--trainer.strategy", "ddp"]
     steps, seconds = time_steps(*options, OMP_NUM_THREADS="1")
-    return steps * _GLOBAL_BATCH_SIZE / seconds
+    return steps * batch_size * processes / seconds
 
 
-def _measure_ddp(rounds: int) -> Iterator[Pair]:
-    yield from alternate(lambda: _samples_a_second(2), lambda: _samples_a_second(1), rounds)
+def _measure_ddp(batch_size: int, rounds: int) -> Iterator[Pair]:
+    yield from alternate(
+        lambda: _samples_a_second(2, batch_size), lambda: _samples_a_second(1, _DDP_BATCH_SIZE), rounds
+    )
 
 
 TO_99 = Comparison(
@@ -217,14 +224,27 @@ MEMORY = Comparison(
 
 DDP = Comparison(
     name="ddp",
-    ours=f"mnist_cnn on two processes of one thread, {_GLOBAL_BATCH_SIZE} samples a step in all, training steps alone",
-    baseline="the same on one process of one thread",
+    ours=f"mnist_cnn on two processes of one thread, {_DDP_BATCH_SIZE} samples a step each, training steps alone",
+    baseline=f"one process of one thread, {_DDP_BATCH_SIZE} samples a step",
     unit="samples/s",
     must=1.6,
     aim=1.9,
-    measure=_measure_ddp,
+    measure=partial(_measure_ddp, _DDP_BATCH_SIZE),
     more_is_better=True,
     skipped=_missing_core,
 )
 
-COMPARISONS = [TO_99, START_UP, MEMORY, DDP]
+DDP_SAME_STEPS = Comparison(
+    name="ddp_split",
+    ours=f"the same, {_DDP_BATCH_SIZE} samples a step in all: the weights of one process",
+    baseline="likewise",
+    unit="samples/s",
+    must=None,
+    aim=None,
+    measure=partial(_measure_ddp, _DDP_BATCH_SIZE // 2),
+    more_is_better=True,
+    skipped=_missing_core,
+    by_default=False,
+)
+
+COMPARISONS = [TO_99, START_UP, MEMORY, DDP, DDP_SAME_STEPS]

@@ -57,7 +57,7 @@ def make(samples=MANY + 5000, batch_size=1000, **arguments):
 def test_each_sample_comes_once_in_whatever_parts_they_are_asked_for(num_samples):
     for seed in range(8):
         expected = whole(order(num_samples, seed))
-        assert expected.dtype == torch.int64
+        assert expected.dtype == torch.int32
         assert torch.equal(expected.sort().values, torch.arange(num_samples))
         for size in (100, 1000, SIZE, SIZE + 3, 2 * SIZE + 1):
             pooled = order(num_samples, seed)

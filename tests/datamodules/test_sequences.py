@@ -63,6 +63,15 @@ def test_series_without_noise_are_the_sums_of_the_sines_they_state(num_sines):
     assert np.abs(wrong @ np.linalg.lstsq(wrong, series.T, rcond=None)[0] - series.T).max() > 0.1
 
 
+@pytest.mark.parametrize("samples", [100, 33_000])
+def test_true_test_series_are_those_of_the_test_without_its_noise(samples):
+    noisy, plain = (SineDataModule(samples, 6, 2, noise=noise, test_size=8, seed=2) for noise in (0.3, 0.0))
+    series = ready(noisy).true_test_series(5)
+    np.testing.assert_allclose(series, series_of(plain)[-8:-3], atol=1e-6)
+    assert noisy.true_test_series(1000).shape == (8, 8)
+    assert 0.0 < np.abs(series - series_of(noisy)[-8:-3]).max() < 2.0
+
+
 def test_phases_are_even_and_those_of_no_two_series_or_sines_are_alike():
     data = SineDataModule(5000, 60, 20, noise=0.0, seed=1)
     weights, *_ = np.linalg.lstsq(waves(data.frequencies, 80), series_of(data).T, rcond=None)

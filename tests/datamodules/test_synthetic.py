@@ -488,6 +488,12 @@ def test_weights_are_drawn_by_the_seed_from_minus_two_to_two():
     assert np.abs(np.corrcoef(numbers.T) - np.eye(3)).max() < 4 / np.sqrt(500)
 
 
+def test_true_values_of_a_line_are_the_weighted_sum_and_the_bias():
+    data = LinearDataModule(10, num_features=3, seed=5)
+    features = np.random.default_rng(0).normal(size=(4, 3))
+    np.testing.assert_allclose(data.true_values(features), (features @ data.weight + data.bias)[:, None], rtol=1e-12)
+
+
 def test_features_of_a_line_are_standard_normal_and_unrelated():
     features, _ = samples(LinearDataModule(100_000, 3, seed=0))
     assert np.abs(np.cov(features.T) - np.eye(3)).max() < 4 * np.sqrt(2 / 100_000)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import signal
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,14 @@ from zoo import (
     Regression,
     SequenceTranscription,
 )
-from zoo.callbacks import GracefulStop, LastCheckpoint, LeanLoop
+from zoo.callbacks import (
+    ClassificationFigure,
+    FigureWarning,
+    GracefulStop,
+    LastCheckpoint,
+    LeanLoop,
+    TrainingDoctor,
+)
 from zoo.checkpointing import read_checkpoint
 from zoo.networks import Recurrent
 from zoo.optim import OneCycle
@@ -252,7 +260,15 @@ def stopped(world: int, directory: Path) -> Any:
     return whole, results
 
 
-def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = False) -> Any:
+def stopped_seldom(world: int, directory: Path) -> Any:
+    """The same, of ranks that ask each other seldom, for a stop in the second step."""
+    whole = _fitted_for(world, directory / f"never_seldom{world}")
+    folder = directory / f"seldom{world}"
+    code, steps, _ = _fitted_for(world, folder, TellsOneRank(1), interval=3600.0)
+    return whole, (code, steps, _fitted_for(world, folder, resume=True))
+
+
+def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = False, interval: float = 0.0) -> Any:
     """Exit code, steps and weights."""
     task = task_of("multiclass", optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9), scheduler=OneCycle)
     train, val = (
@@ -260,7 +276,7 @@ def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = F
         for shuffle in (True, False)
     )
     # LastCheckpoint is there in both, so that a resumed run knows where it is.
-    ours = [LeanLoop(), GracefulStop(), LastCheckpoint(folder)]
+    ours = [LeanLoop(), GracefulStop(interval), LastCheckpoint(folder)]
     options = {"max_epochs": 2, "log_every_n_steps": 1, "enable_checkpointing": True}
     trainer = trainer_of(world, **options, callbacks=[*ours, *callbacks])
     code = None
@@ -269,6 +285,61 @@ def _fitted_for(world: int, folder: Path, *callbacks: Callback, resume: bool = F
     except SystemExit as stop:
         code = stop.code
     return code, trainer.global_step, {name: value.detach().clone() for name, value in task.named_parameters()}
+
+
+class Calls(Callback):
+    """Notes the hooks of training, and whether the loop was the lean one."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.lean: set[bool] = set()
+
+    def _note(self, name: str, trainer: Trainer) -> None:
+        self.names.append(f"{name} {trainer.global_step}")
+        self.lean.add(getattr(trainer.fit_loop.epoch_loop, "is_lean", False))
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self._note("start", trainer)
+
+    def on_before_backward(self, trainer: Trainer, *args: Any) -> None:
+        self._note("before backward", trainer)
+
+    def on_after_backward(self, trainer: Trainer, *args: Any) -> None:
+        self._note("after backward", trainer)
+
+    def on_before_optimizer_step(self, trainer: Trainer, *args: Any) -> None:
+        self._note("before step", trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._note("end", trainer)
+
+    def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
+        self._note("validated", trainer)
+
+
+def lean(world: int) -> dict[bool, Any]:
+    """Calls, weights and logged values of a fit with norm, clipping and a schedule, with the lean loop and without."""
+    results = {}
+    for is_lean in (False, True):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+        task = MulticlassClassification(
+            network, 4, optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9), scheduler=OneCycle
+        )
+        train, val = (
+            BatchLoader(*samples_of("multiclass", 126), batch_size=18 // world, shuffle=shuffle)
+            for shuffle in (True, False)
+        )
+        calls = Calls()
+        callbacks = [*([LeanLoop()] if is_lean else []), GracefulStop(), calls]
+        trainer = trainer_of(
+            world, max_epochs=2, log_every_n_steps=3, gradient_clip_val=0.1, val_check_interval=3, callbacks=callbacks
+        )
+        trainer.fit(task, train, val)
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        state = {name: value.clone() for name, value in task.state_dict().items()}
+        results[is_lean] = {"lean": calls.lean, "calls": calls.names, "logged": logged, "state": state}
+    return results
 
 
 def untouched_loader(world: int) -> Any:
@@ -290,6 +361,61 @@ class Recorder(LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self.seen += batch[1].tolist()
+
+
+class Seen(ClassificationFigure):
+    """Notes what it would draw, if this process draws."""
+
+    with_inputs = True
+    found: Any = None
+
+    def draw(self, trainer: Trainer, predictions: Any) -> None:
+        worst = predictions.worst
+        order = predictions.probabilities[:, 0].argsort()  # ranks have the samples in another order
+        self.found = predictions.probabilities[order], predictions.classes[order], worst.inputs, worst.confidences
+
+
+def drawn_figures(world: int) -> dict[int, Any]:
+    """What there was to draw of tests of several sizes; with a single sample some ranks have none."""
+    found = {}
+    for size in (1, 5, 129):
+        figure = Seen()
+        loader = BatchLoader(*samples_of("multiclass", size), batch_size=10)
+        trainer_of(world, callbacks=[figure]).test(task_of("multiclass"), loader, verbose=False)
+        found[size] = figure.found
+    return found
+
+
+class BrokenOnOne(ClassificationFigure):
+    """Cannot follow the test in the last process."""
+
+    def on_test_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        super().on_test_batch_end(trainer, *args)
+        if trainer.global_rank == trainer.world_size - 1:
+            self._recorder.error = ValueError("spoilt")  # type: ignore[union-attr]
+
+
+def broken_figure(world: int) -> Any:
+    """What a test whose figure fails in one process comes to: the loss, and the warnings in this process."""
+    loader = BatchLoader(*samples_of("multiclass", 129), batch_size=10)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FigureWarning)
+        trainer = trainer_of(world, callbacks=[BrokenOnOne()])
+        [metrics] = trainer.test(task_of("multiclass"), loader, verbose=False)
+    said = [str(each.message) for each in caught if issubclass(each.category, FigureWarning)]
+    return float(metrics["test/loss"]), said
+
+
+def watched(world: int) -> Any:
+    """What a doctor saw in this process: gradient norms, samples, findings, notes; and the weights it ended with."""
+    doctor = TrainingDoctor(looks=10, overfit_batch=True, draws=False)
+    loader = BatchLoader(*samples_of("multiclass", 1001), batch_size=GLOBAL_BATCH // world, shuffle=True)
+    task = task_of("multiclass", optimizer=partial(torch.optim.SGD, lr=0.01))
+    trainer = trainer_of(world, max_epochs=2, callbacks=[LeanLoop(), doctor])
+    trainer.fit(task, loader, BatchLoader(*samples_of("multiclass", 5), batch_size=5))
+    looks = doctor.history.looks
+    seen = [look.gradient_norm for look in looks], [look.samples for look in looks]
+    return *seen, [each.name for each in doctor.findings], doctor.notes, task.state_dict()
 
 
 def experimented(world: int, directory: Path) -> Any:
@@ -330,6 +456,11 @@ def run_all(world: int, directory: Path) -> dict[str, Any]:
             "weighed": weighed(world),
             "buffers": with_buffers(world),
             "stopped": stopped(world, directory),
+            "stopped_seldom": stopped_seldom(world, directory),
+            "lean": lean(world),
             "untouched": untouched_loader(world),
+            "figures": drawn_figures(world),
+            "broken_figure": broken_figure(world),
+            "watched": watched(world),
             "experimented": experimented(world, directory),
         }

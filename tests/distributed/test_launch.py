@@ -48,7 +48,8 @@ def test_an_experiment_on_two_processes_has_one_run_directory_and_the_figures_of
     assert code == 0, output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "run"]
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"checkpoints", "config.yaml", "metrics.csv", "summary.json"}
+    assert files == {"checkpoints", "config.yaml", "figures", "metrics.csv", "summary.json"}
+    assert (tmp_path / "run" / "figures" / "learning_curves.png").is_file()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
 
     data = LinearDataModule(num_samples=400, num_features=10, outlier_share=0.1, val_size=1, seed=summary["seed"])

@@ -167,6 +167,31 @@ def test_ranks_stop_behind_the_same_batch_and_go_on_as_if_they_had_not(run_ranks
 
 
 @pytest.mark.parametrize("world", WORLDS)
+def test_ranks_that_ask_each_other_seldom_stop_together_at_the_end_of_the_epoch(run_ranks, world):
+    for rank, results in enumerate(run_ranks(world)):
+        (_, _, whole_weights), (code, steps, (end_code, end_steps, end_weights)) = results["stopped_seldom"]
+        assert code == (143 if rank == 0 else 0)
+        # Before the first batch nobody knows how long one takes, so all ask again before the second.
+        assert steps == 7
+        assert (end_code, end_steps) == (None, 14)
+        for name, value in whole_weights.items():
+            torch.testing.assert_close(end_weights[name], value, rtol=0, atol=0.0 if world < 3 else 1e-6)
+
+
+@pytest.mark.parametrize("world", [1, *WORLDS])
+def test_the_lean_loop_does_what_lightnings_does(run_ranks, single, world):
+    for results in [single] if world == 1 else run_ranks(world):
+        plain, lean = (results["lean"][is_lean] for is_lean in (False, True))
+        assert (plain["lean"], lean["lean"]) == ({False}, {True})
+        assert len(plain["calls"]) == 14 * 5 + 4  # steps, and validations
+        assert lean["calls"] == plain["calls"]
+        assert lean["logged"] == plain["logged"]
+        assert lean["state"].keys() == plain["state"].keys()
+        for name, value in plain["state"].items():
+            assert torch.equal(lean["state"][name], value), name
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_an_experiment_has_the_metrics_of_one_process_and_so_has_a_resumed_one(run_ranks, single, world):
     metrics, weights = single["experimented"][0]
     for results in [single, *run_ranks(world)]:
@@ -182,3 +207,40 @@ def test_the_trainer_leaves_loaders_alone(run_ranks, world):
     ranks = [results["untouched"] for results in run_ranks(world)]
     assert sorted(sample for seen, _ in ranks for sample in seen) == list(range(7))
     assert all(same for _, same in ranks)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_first_rank_looks_at_the_gradients_of_all(run_ranks, single, world):
+    norms, samples, findings, notes, weights = single["watched"]
+    assert len(norms) > 8
+    assert notes == ["whether one batch can be overfitted: 16 parameters cannot learn 60 targets by heart"]
+    first, *others = [results["watched"] for results in run_ranks(world)]
+    assert first[0] == pytest.approx(norms, rel=1e-4)
+    assert sum(first[1]) == pytest.approx(sum(samples) / world, abs=len(samples))
+    assert first[2] == findings == []
+    assert first[3] == ["whether one batch can be overfitted, which takes a single process"]
+    for results in (first, *others):
+        torch.testing.assert_close(results[4], weights)
+    assert all(results[0] == [] for results in others)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_first_rank_draws_what_one_process_would(run_ranks, single, world):
+    first, *others = [results["figures"] for results in run_ranks(world)]
+    for size, expected in single["figures"].items():
+        for own, theirs in zip(first[size], expected, strict=True):
+            torch.testing.assert_close(own, theirs)
+        assert all(figures[size] is None for figures in others)
+    assert 0 < len(first[129][2]) <= 32
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_figure_that_fails_in_one_rank_costs_all_of_them_a_warning(run_ranks, single, world):
+    loss, _ = single["broken_figure"]
+    *others, last = [results["broken_figure"] for results in run_ranks(world)]
+    assert last == (pytest.approx(loss), ["BrokenOnOne failed (RuntimeError: spoilt)"])
+    for figures in others:
+        assert figures == (
+            pytest.approx(loss),
+            ["BrokenOnOne failed (RuntimeError: another process could not follow the test)"],
+        )

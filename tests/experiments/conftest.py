@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from experiments import command_line
+
 REPOSITORY = Path(__file__).parents[2]
 RAW = REPOSITORY / "data" / "MNIST" / "raw"
 HAS_MNIST = all(
@@ -33,6 +35,7 @@ def elsewhere(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     # main() must not read them.
     monkeypatch.setattr(sys, "argv", ["pytest", "--no-such-option"])
+    monkeypatch.setattr(command_line, "DEFAULT_FIGURES", "none")  # a second a run; test_figures.py draws
     return tmp_path
 
 
@@ -49,7 +52,7 @@ def run_once(tmp_path_factory):
             main = importlib.import_module(f"experiments.{name}").main
             with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
                 patch.chdir(directory)
-                metrics = main(["--tracking", "csv", "--run_dir", str(directory), *options])
+                metrics = main(["--tracking", "csv", "--figures", "none", "--run_dir", str(directory), *options])
             done[key] = SimpleNamespace(name=name, directory=directory, metrics=metrics, out=out.getvalue())
         return done[key]
 

@@ -17,13 +17,14 @@ from zoo.checkpointing import read_checkpoint, write_checkpoint
 
 
 def test_runs_that_are_killed_and_stopped_end_as_one_that_is_not(tmp_path):
-    command = [sys.executable, "-m", "experiments.crash_test", "--kills", "1", "--stops", "1", "--keep", str(tmp_path)]
+    keep = tmp_path / "runs"  # beside what matplotlib keeps in the home directory
+    command = [sys.executable, "-m", "experiments.crash_test", "--kills", "1", "--stops", "1", "--keep", str(keep)]
     command += [] if importlib.util.find_spec("wandb") else ["--tracking", "csv"]  # whose absence would be a warning
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for line in ("SIGKILL: 1 of 1 exact", "SIGTERM: 1 of 1 exact", "SIGINT: 1 of 1 exact"):
         assert line in done.stdout
-    stopped = [path.read_text() for path in sorted(tmp_path.glob("trial-*.log"))]
+    stopped = [path.read_text() for path in sorted(keep.glob("trial-*.log"))]
     assert sum("\nstopped   go on with --resume" in said for said in stopped) == 2
     # A stop is no error, and nobody is shown where in the code it happened.
     assert not any(re.search("^(error|Traceback|warning)", said, re.MULTILINE) for said in stopped)

@@ -51,7 +51,7 @@ def test_run_on_the_bundled_digits_learns_and_leaves_everything_in_its_place(sum
     }
     summary = summary_of("run")
     assert summary.keys() >= KEYS
-    assert summary["seconds"].keys() == {"total", "fit", "test"}
+    assert summary["seconds"].keys() == {"total", "fit", "test", "figures"}
     assert summary["seconds"]["total"] >= summary["seconds"]["fit"] + summary["seconds"]["test"]
     assert (summary["experiment"], summary["dataset"], summary["seed"]) == ("mnist_cnn", "digits", 3)
     assert summary["parameters"] == sum(p.numel() for p in CNNClassifier().parameters())

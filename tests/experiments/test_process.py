@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from experiments import process, runner
 
 FEW = [
     *("--data.num_samples", "400", "--data.batch_size", "64", "--trainer.max_epochs", "2"),
-    *("--trainer.accelerator", "cpu", "--tracking", "none", "--run_dir", "run"),
+    *("--trainer.accelerator", "cpu", "--tracking", "none", "--figures", "none", "--run_dir", "run"),
 ]
 PATIENCE = 120  # seconds
 
@@ -125,6 +126,67 @@ def test_sigterm_keeps_its_code(started):
     assert err == "stopped   go on with --resume run\n"
 
 
+FAULTS = """
+import resource, sys
+import torch
+if len(sys.argv) > 1:
+    from experiments.process import keep_freed_memory
+    keep_freed_memory()
+
+def step():
+    # Activations of many megabytes, freed at once, as those of a training step are.
+    kept = [torch.ones(7_500_000) for _ in range(4)]
+
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(*arguments, **variables):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, "-c", FAULTS, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other settings")
+def test_freed_memory_is_kept_for_the_next_step():
+    pages = 20 * 4 * 30_000_000 // 4096  # all that the steps write
+    # By itself glibc keeps it or does not, as the heap happens to lie: mostly not.
+    assert page_faults("keep") < pages // 20
+    assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > pages // 4  # the environment wins
+
+
+SCIPY = """
+import sys
+sys.argv = ["-m"]
+import experiments, torchmetrics
+print(sorted(name for name in sys.modules if name.partition(".")[0] == "scipy"))
+import scipy.signal
+print([round(value, 9) for value in scipy.signal.windows.hamming(3).tolist()], bool(scipy.__version__))
+import torch
+from torchmetrics.functional.audio import permutation_invariant_training
+ones, twos = torch.ones(1, 1, 4), 2 * torch.ones(1, 1, 4)
+apart = lambda a, b: (a - b).square().mean(-1)
+least, order = permutation_invariant_training(
+    torch.cat([ones, twos, 3 * ones, 4 * ones], 1), torch.cat([twos, ones, 4 * ones, 3 * ones], 1), apart,
+    mode="speaker-wise", eval_func="min",
+)
+print(least.tolist(), order.tolist())
+"""
+
+
+def test_torchmetrics_comes_without_scipy_and_scipy_works_all_the_same():
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", SCIPY], check=False, capture_output=True, text=True, env=environment)
+    assert done.stderr == ""
+    assert done.stdout == "[]\n[0.08, 1.0, 0.08] True\n[0.0] [[1, 0, 3, 2]]\n"
+
+
 def test_a_process_without_stdout_ends_with_its_code():
     command = f'"{sys.executable}" -m experiments.linear_regression --no_such_option >&-'
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -137,9 +199,11 @@ def test_a_process_without_stdout_ends_with_its_code():
 # ------------------------------------------------------------------ as a library
 
 LIBRARY = """
-import atexit, gc
+import atexit, gc, sys
 before = gc.get_threshold(), atexit._ncallbacks()
+finders = list(sys.meta_path)
 import experiments, experiments.process
+assert sys.meta_path == finders
 assert (gc.get_threshold(), atexit._ncallbacks()) == before, "changed"
 atexit.register(print, "at the end")
 print("as before")

@@ -377,7 +377,7 @@ def test_as_a_process_it_prints_what_a_user_wants_and_nothing_else(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert done.stderr == ""
     words = [re.split(r"\s+", line)[0] for line in done.stdout.splitlines()]
-    assert words == ["data", "model", "epoch", "epoch", "result", "claim", "time", "model", "run"]
+    assert words == ["data", "model", "epoch", "epoch", "result", "claim", "time", "model", "run", "figures"]
 
 
 def test_as_a_process_an_expected_error_is_one_line(tmp_path):

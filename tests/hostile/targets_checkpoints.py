@@ -10,9 +10,11 @@ from fuzz import Target
 from lightning.pytorch import Trainer
 from mutations import blind, in_archive, in_pickle, in_text
 
-from datamodules import TensorDataModule
+from datamodules import MNISTDataModule, TensorDataModule
+from experiments.checkpoints import data_arguments, load_trained
 from experiments.cli_errors import UsageError
 from experiments.command_line import ExperimentCLI
+from experiments.digit_reader import load_reader
 from experiments.linear_regression import EXPERIMENT
 from zoo import CNNClassifier, MLPClassifier
 from zoo.checkpointing import CheckpointError, SealedCheckpointIO, load_weights, read_checkpoint
@@ -52,6 +54,32 @@ def unsealed(directory):
 
 def one_model(directory):
     return unsealed(directory)[:1]
+
+
+def readers(directory):
+    """Of a small model of pictures, unsealed, with what it says of the data behind it."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    data = MNISTDataModule(dataset="digits", image_size=8, batch_size=8)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(
+        max_epochs=1,
+        limit_train_batches=1,
+        limit_val_batches=0,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        **quiet,
+    )
+    trainer.fit(model(), data)
+    trainer.save_checkpoint(directory / "reader.pt")
+    torch.save({**torch.load(directory / "reader.pt", weights_only=True), "temperature": 0.5}, directory / "reader.pt")
+    return [(directory / "reader.pt").read_bytes()]
+
+
+def open_reader(path):
+    load_reader(str(path))
+    trained = load_trained(str(path))
+    if trained.data is not None:
+        data_arguments(trained.data, {})
 
 
 def weights(directory):
@@ -134,6 +162,7 @@ TARGETS = [
         [in_archive, in_pickle, in_pickle],
         ".ckpt",
     ),
+    Target("reader", readers, open_reader, (CheckpointError,), [in_archive, in_pickle, in_pickle], ".ckpt"),
     Target(
         "weights",
         weights,

@@ -26,14 +26,16 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_the_wheel_holds_every_module_and_the_type_markers(wheel):
+def test_the_wheel_holds_every_module_and_what_lies_beside_them(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
-    modules = {
+    files = {
         str(path.relative_to(REPOSITORY))
         for package in ("zoo", "datamodules", "experiments")
-        for path in (REPOSITORY / package).rglob("*.py")
+        for path in (REPOSITORY / package).rglob("*")
+        if path.suffix in (".py", ".css")
     }
-    assert modules <= held
+    assert "experiments/report/page.css" in files
+    assert files <= held
     assert {f"{package}/py.typed" for package in ("zoo", "datamodules", "experiments")} <= held
     assert "experiments/sweep.yaml" in held
     assert not any(name.startswith("tests/") for name in held)

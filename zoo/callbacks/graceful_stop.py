@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -15,6 +17,8 @@ from torch import Tensor
 
 from zoo.callbacks.last_checkpoint import can_go_on_from_here
 
+_MOST_BATCHES = 1000  # between two questions, however soon each is done
+
 
 class GracefulStop(Callback):
     """Lets SIGTERM and Ctrl-C end a fit between two batches, with exit code 143 and 130; a second Ctrl-C does at once.
@@ -22,23 +26,36 @@ class GracefulStop(Callback):
     Callbacks hear of the stop in ``on_exception``, as Lightning's ``SIGTERMException``, with the step complete and
     logged: :class:`zoo.callbacks.LastCheckpoint` saves the run there. With accumulated
     gradients that is when the optimizer has stepped. A validation is left behind its current batch, but for the last
-    one of a run of ``max_steps``. Of several processes all stop behind the same batch, the one after, whichever of them
-    was told to, and validate to the end before they do.
+    one of a run of ``max_steps``. Of several processes all stop behind the same batch, whichever of them was told to,
+    and validate to the end before they do. They ask each other about ``interval``; where batches take longer than that,
+    before each, and stop behind the one after.
 
     During the fit its handlers of both signals take the place of others. Python's signals reach the main thread only: a
     fit in another one is not stopped by them.
+
+    Args:
+        interval: seconds between two questions to the other processes, of which each takes up to a millisecond; 0 asks
+            before each batch.
+
+    Raises:
+        ValueError: a negative interval.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, interval: float = 0.25) -> None:
+        if not interval >= 0.0:
+            raise ValueError(f"interval must be at least 0 seconds, got {interval!r}")
+        self.interval = interval
         #: What the fit was told to stop by, if it was.
         self.signal: int | None = None
         self._postponed = False
         self._asked: tuple[Any, Tensor] | None = None
+        self._pace = _Pace(interval)
         self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # A validation, or the next fit, is not to stop for what the fit before was told.
         self.signal, self._postponed, self._asked = None, False, None
+        self._pace = _Pace(self.interval)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.received_sigterm:
@@ -57,11 +74,12 @@ class GracefulStop(Callback):
         self.signal = self.signal or number
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.world_size > 1:
+        if trainer.world_size > 1 and self._pace.is_due():
             self._asked = self._ask(trainer)  # answered while the batch is trained on, so that nobody waits
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self._stop_if_told(trainer)
+        if trainer.world_size == 1 or self._asked is not None:
+            self._stop_if_told(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop_if_told(trainer)
@@ -87,14 +105,17 @@ class GracefulStop(Callback):
             question, answer = self._asked or self._ask(trainer)
             self._asked = None
             question.wait()
-            told = bool(answer)
+            said, seconds = answer.tolist()
+            told = bool(said)
+            self._pace.agree(seconds, is_urgent=told)
         if told and can_go_on_from_here(trainer):
             self.signal = self.signal or signal.SIGTERM
             _set_stop(trainer, True)
 
     def _ask(self, trainer: Trainer) -> tuple[Any, Tensor]:
         """Ask the other processes whether one of them was told to stop; all must do so."""
-        answer = torch.tensor(int(self.signal is not None), device=trainer.strategy.root_device)
+        values = [float(self.signal is not None), self._pace.measure()]
+        answer = torch.tensor(values, device=trainer.strategy.root_device)
         return torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MAX, async_op=True), answer
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -114,6 +135,37 @@ class GracefulStop(Callback):
         handler = self._handlers.pop(number, None)
         if handler is not None:  # one that was not set by Python cannot be set again by it
             signal.signal(number, handler)
+
+
+class _Pace:
+    """How many batches lie between two questions to the other processes: the same on all, by what they answered.
+
+    Args:
+        interval: seconds that should.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._left = 0  # batches before the next question
+        self._batches = 0  # since the last one
+        self._asked_at: float | None = None
+
+    def is_due(self) -> bool:
+        """Whether to ask before the batch that begins now."""
+        self._left -= 1
+        self._batches += 1
+        return self._left < 0
+
+    def measure(self) -> float:
+        """The seconds that this process took for a batch since the last question; infinity before the first."""
+        now, before, batches = time.monotonic(), self._asked_at, max(1, self._batches)
+        self._asked_at, self._batches = now, 0
+        return math.inf if before is None else (now - before) / batches
+
+    def agree(self, seconds: float, *, is_urgent: bool) -> None:
+        """Count from the seconds of a batch on the slowest process; ask at once where a stop could not be made yet."""
+        batches = self._interval / seconds if seconds > 0.0 else 0.0
+        self._left = 0 if is_urgent else max(0, min(_MOST_BATCHES, int(batches)) - 1)
 
 
 def _set_stop(trainer: Trainer, stop: bool) -> None:

@@ -1,4 +1,5 @@
 """Figures of data, training and results: plain arrays in, a matplotlib figure out.
 
-Nothing here knows Lightning, and matplotlib is imported when a figure is drawn, not before.
+What draws knows nothing of Lightning, and imports matplotlib when a figure is drawn, not before. Where a figure then
+goes is :mod:`zoo.figures.publish`'s.
 """

@@ -22,7 +22,7 @@ _SETTINGS: Any = {
     "axes.spines.right": False,
     "axes.grid": False,
     "grid.alpha": 0.3,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",  # a white ground, where there are curves below
     "savefig.dpi": 120,
     "figure.dpi": 120,
 }
@@ -49,9 +49,19 @@ def new_figure(title: str, width: float = 6.4, height: float = 4.8) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title, fontweight="bold")
+    figure = Figure(figsize=(width, height), dpi=_SETTINGS["figure.dpi"], layout="constrained")
+    figure.suptitle(plain(title), fontweight="bold")
     return figure
+
+
+def plain(text: str) -> str:
+    """A name from outside as it is, whatever matplotlib would make of dollars in it."""
+    return text.replace("$", r"\$")
+
+
+def short(text: str, length: int = 14) -> str:
+    """A name cut to a length that fits."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def series(index: int) -> dict[str, Any]:

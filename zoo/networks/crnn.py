@@ -114,6 +114,11 @@ class CRNN(nn.Module):
                     f"image {int(widths.argmin())} is {int(widths.min())} wide: no step is left of it when halved "
                     f"{self.halve_width} times"
                 )
+        outputs: Tensor = self.recurrent(*self.columns(images, widths))
+        return outputs
+
+    def columns(self, images: Tensor, widths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the recurrent layer reads, ``(batch, steps, channels * height)``, and how many steps of it are valid."""
         features = images.contiguous(memory_format=torch.channels_last)
         steps = widths
         if steps is not None:
@@ -123,9 +128,7 @@ class CRNN(nn.Module):
             if steps is not None:
                 steps = steps >> 1 if index < self.halve_width else steps
                 features = _blank(features, steps)
-        columns = features.flatten(1, 2).transpose(1, 2)  # (batch, steps, channels * height)
-        outputs: Tensor = self.recurrent(columns, steps)
-        return outputs
+        return features.flatten(1, 2).transpose(1, 2), steps
 
 
 class ChannelNorm(nn.Module):

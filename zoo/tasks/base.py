@@ -37,6 +37,9 @@ _TRAINING_LOSS_KEY = "training_loss"
 _OPTIMIZER_KEY = "optimizer_settings"
 _CLASSES_KEY = "optimizer_classes"
 
+TASK_CLASS_KEY = "task_class"
+"""Where a checkpoint says what it is one of, as ``"module.Class"``: a name to look up, never one to import."""
+
 
 def _nothing() -> None:
     """Done."""
@@ -109,6 +112,9 @@ class Task(LightningModule):
     #: with more of them adds their names.
     not_hyperparameters: ClassVar[tuple[str, ...]] = ("network", "metrics", "optimizer", "scheduler")
 
+    #: Metrics of how sure the task is rather than of what it decides: they see outputs after :meth:`calibrated`.
+    calibration_metrics: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(
         self,
         network: nn.Module,
@@ -176,6 +182,10 @@ class Task(LightningModule):
     def metric_inputs(self, outputs: Tensor, targets: Any) -> tuple[Any, Any]:
         """What the metrics are updated with; outputs and targets as they are, unless a subclass says otherwise."""
         return outputs, targets
+
+    def calibrated(self, outputs: Tensor) -> Tensor:
+        """The outputs from which probabilities are made; outputs as they are, unless a subclass says otherwise."""
+        return outputs
 
     def loss_weight(self, outputs: Tensor, targets: Any) -> Tensor | float:
         """What :meth:`compute_loss` is a mean over: the samples, unless it weighs them and a subclass says otherwise.
@@ -261,12 +271,14 @@ class Task(LightningModule):
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
         outputs, targets, loss = self._shared_step(batch)
-        seen, expected = self.metric_inputs(outputs, targets)
+        decided = self.metric_inputs(outputs, targets)
+        scaled = self.calibrated(outputs)
+        calibrated = decided if scaled is outputs else self.metric_inputs(scaled, targets)
         for name, metric in metrics.items(keep_base=True, copy_state=False):
             if name == "loss":
                 metric.update(loss, weight=self.loss_weight(outputs, targets))
             else:
-                metric.update(seen, expected)
+                metric.update(*(calibrated if name in self.calibration_metrics else decided))
         return loss
 
     def _with_place(self, error: TargetError, stage: str, batch_idx: int) -> TargetError:
@@ -427,6 +439,7 @@ class Task(LightningModule):
         broken = first_not_finite(self.named_parameters())
         if broken is not None:
             raise NonFiniteWeightsError(broken, self.global_step)  # the file before keeps its place
+        checkpoint[TASK_CLASS_KEY] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint[_TRAINING_LOSS_KEY] = dict(self._training_loss.state_dict(self._over_ranks))
         checkpoint[_OPTIMIZER_KEY] = self._optimizer_settings
         checkpoint[_CLASSES_KEY] = self._optimizer_classes

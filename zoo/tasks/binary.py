@@ -12,19 +12,20 @@ from torch.nn import functional
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score
 from torchmetrics.utilities.data import dim_zero_cat
 
-from zoo.tasks.base import Batch, TargetError, Task, label_advice, require_tensor, sample_with
+from zoo.tasks.base import Batch, TargetError, label_advice, require_tensor, sample_with
+from zoo.tasks.temperature import TemperatureScaling
 
 
 class BinaryPrediction(NamedTuple):
     """What a binary classifier predicts for a batch."""
 
     probabilities: Tensor
-    """``(batch,)`` float, of class 1."""
+    """``(batch,)`` float, of class 1; of the logits over the task's ``temperature``."""
     classes: Tensor
-    """``(batch,)`` int64, 1 where the probability is above the task's threshold."""
+    """``(batch,)`` int64, 1 where the probability is above the task's threshold, both before the temperature."""
 
 
-class BinaryClassification(Task):
+class BinaryClassification(TemperatureScaling):
     """Binary cross-entropy of one logit; ``{val,test}/accuracy``, ``f1``, ``auroc`` and ``average_precision``.
 
     The area under the ROC curve is NaN where the labels are all of one class, the average precision where none is 1.
@@ -130,8 +131,10 @@ class BinaryClassification(Task):
         return torch.sigmoid(outputs), targets.long()
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> BinaryPrediction:
-        probabilities = self.activate(self.outputs_of(batch))
-        return BinaryPrediction(probabilities, (probabilities > self.threshold).long())
+        logits = self.outputs_of(batch)
+        # The threshold was chosen for what the network says, and a temperature changes no decision.
+        classes = (self.activate(logits) > self.threshold).long()
+        return BinaryPrediction(self.activate(self.calibrated(logits)), classes)
 
 
 class _AUROC(BinaryAUROC):

@@ -12,25 +12,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from zoo.tasks.base import Batch, TargetError, Task, label_advice, require_tensor, sample_with
+from zoo.tasks.base import Batch, TargetError, label_advice, require_tensor, sample_with
+from zoo.tasks.temperature import TemperatureScaling
 
 
 class ClassPrediction(NamedTuple):
     """What a classifier predicts for a batch."""
 
     probabilities: Tensor
-    """``(batch, num_classes)`` float, each row sums to 1."""
+    """``(batch, num_classes)`` float, each row sums to 1; of the logits over the task's ``temperature``."""
     classes: Tensor
     """``(batch,)`` int64, the most probable class."""
 
 
-class MulticlassClassification(Task):
+class MulticlassClassification(TemperatureScaling):
     """Cross-entropy over ``num_classes`` logits.
 
     Beside the loss ``{val,test}/accuracy``, the share of samples that are right; ``f1``, the mean over the classes of
     their F1 scores; ``top2_accuracy`` (or another ``top_k``), the share whose class is among the most probable; and
     ``ece``, the expected calibration error, by how much the probability of the predicted class differs from the share
-    that is right, in 15 bins (Guo et al. 2017).
+    that is right, in 15 bins (Guo et al. 2017). :func:`zoo.calibration.calibrate` lowers it.
 
     Args:
         network: maps inputs to logits ``(batch, num_classes)``; any module.
@@ -51,6 +52,8 @@ class MulticlassClassification(Task):
         >>> task(torch.zeros(2, 4)).shape
         torch.Size([2, 3])
     """
+
+    calibration_metrics = frozenset({"ece"})
 
     def __init__(
         self,
@@ -160,5 +163,6 @@ class MulticlassClassification(Task):
         return outputs.softmax(dim=1).clamp(max=1.0 - torch.finfo(outputs.dtype).eps), targets
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> ClassPrediction:
-        probabilities = self.outputs_of(batch).softmax(dim=1)
-        return ClassPrediction(probabilities, probabilities.argmax(dim=1))
+        logits = self.outputs_of(batch)
+        # The class as without a temperature, which may round two probabilities to one.
+        return ClassPrediction(self.calibrated(logits).softmax(dim=1), logits.softmax(dim=1).argmax(dim=1))
