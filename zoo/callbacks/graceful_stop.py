@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.callbacks.last_checkpoint import can_go_on_from_here
 
-_MOST_BATCHES = 1000  # between two questions, however soon each is done
+_MOST_BATCHES = 200  # between two questions, however soon each is done: batches may become slower
 
 
 class GracefulStop(Callback):
@@ -28,7 +28,7 @@ class GracefulStop(Callback):
     gradients that is when the optimizer has stepped. A validation is left behind its current batch, but for the last
     one of a run of ``max_steps``. Of several processes all stop behind the same batch, whichever of them was told to,
     and validate to the end before they do. They ask each other about every ``interval`` seconds, counted in batches, of
-    which at most 1,000 lie between; where a batch takes longer, before each, and stop behind the one after.
+    which at most 200 lie between; where a batch takes longer, before each, and stop behind the one after.
 
     During the fit its handlers of both signals take the place of others. Python's signals reach the main thread only: a
     fit in another one is not stopped by them.
