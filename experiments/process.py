@@ -39,7 +39,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep what was freed for the next step, which wants as much again.
 
     By default glibc gives memory that is free at the end of its heap back to the system, and each step of a network
-    whose activations take megabytes may ask for it anew, page by page: thousands of page faults, up to half of its time.
+    whose activations take megabytes may ask for it anew, page by page: thousands of page faults, up to half its time.
     Does nothing elsewhere, or where the environment says otherwise.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
