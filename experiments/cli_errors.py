@@ -124,7 +124,7 @@ def _nearest(word: str, valid: Iterable[str]) -> str:
 def closest(word: str, valid: Iterable[str]) -> str | None:
     """The valid word that is most like another, if one is."""
     by_lower = {name.lower(): name for name in valid}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
 

@@ -367,7 +367,7 @@ class ExperimentCLI(LightningCLI):
         if self.config.patience is not None:
             callbacks.append(self.early_stopping())
         if self.config.figures == "all" and not config.fast_dev_run:
-            callbacks += figures_for(self.experiment, self.model, self.datamodule)
+            callbacks += figures_for(self.experiment.name, self.model, self.datamodule)
         return callbacks
 
     def early_stopping(self) -> EarlyStopping:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lightning.pytorch import Callback, LightningDataModule
 
 from datamodules import DigitStringsDataModule, MNISTDataModule, SineDataModule
@@ -23,19 +21,15 @@ from zoo.callbacks import (
     WorstImages,
 )
 
-if TYPE_CHECKING:
-    from experiments.command_line import Experiment
 
-
-def figures_for(experiment: Experiment, task: Task, data: LightningDataModule) -> list[Callback]:
-    """The callbacks that draw what there is to see of a task on its data, titled with the experiment.
+def figures_for(title: str, task: Task, data: LightningDataModule) -> list[Callback]:
+    """The callbacks that draw what there is to see of a task on its data.
 
     Args:
-        experiment: what is run.
+        title: that all begin with, the experiment's name.
         task: the model.
         data: not set up yet.
     """
-    title = experiment.name
     figures: list[Callback] = [LearningCurves(title)]
     if isinstance(task, BinaryClassification | MulticlassClassification):
         figures += [ConfusionMatrix(title), ReliabilityDiagram(title), RocAndPrecisionRecall(title)]

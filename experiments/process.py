@@ -13,7 +13,7 @@ from experiments import without_scipy
 
 _exit_codes: list[int] = []
 
-# Of malloc.h; in the environment they are MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_.
+# Of malloc.h; in the environment they are MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_, or GLIBC_TUNABLES.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_ALLOCATIONS = 32 * 2**20  # bytes; of more than that every glibc asks the system
 _KEPT_MEMORY = 2**30
@@ -39,11 +39,13 @@ def keep_freed_memory() -> None:
     """Let the C library keep what was freed for the next step, which wants as much again.
 
     By default glibc gives memory that is free at the end of its heap back to the system, and each step of a network
-    whose activations take megabytes asks for it anew, page by page: thousands of page faults, half of the step's time.
+    whose activations take megabytes may ask for it anew, page by page: thousands of page faults, up to half its time.
     Does nothing elsewhere, or where the environment says otherwise.
     """
-    if any(f"MALLOC_{name}_THRESHOLD_" in os.environ for name in ("MMAP", "TRIM")):
-        return
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    for name in ("mmap_threshold", "trim_threshold"):
+        if f"MALLOC_{name.upper()}_" in os.environ or f"glibc.malloc.{name}=" in tunables:
+            return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_ALLOCATIONS)

@@ -1,7 +1,8 @@
 """Imports torchmetrics without SciPy, which it takes along for a metric of speech.
 
 Where SciPy is installed, torchmetrics 1.9 imports ``scipy.signal`` to put a name back that another package of audio
-metrics looks for: 0.75 s and 60 MiB of a process that scores none. Whoever imports SciPy afterwards gets all of it.
+metrics looks for: 0.75 s and 60 MiB of a process that scores none. Whoever else imports SciPy gets all of it, also
+meanwhile, as the packages do that torchmetrics imports where they are installed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from types import ModuleType
+from typing import Any
 
 _PACKAGE = "torchmetrics"
 
@@ -32,7 +34,6 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != _PACKAGE:
             return None
-        sys.meta_path.remove(self)
         found = PathFinder.find_spec(fullname, path)
         if found is None or type(found.loader) is not SourceFileLoader or found.origin is None:
             return found
@@ -46,26 +47,62 @@ class _Finder(MetaPathFinder):
 
 class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
+        # Not as soon as it is found: many only look whether there is a package.
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
         # What it imports beside, and would look for SciPy in earnest.
         importlib.import_module("torchvision")
         with _stand_in():
             super().exec_module(module)
 
 
+class _StandIn(ModuleType):
+    """A module in the place of another, which is imported as soon as anything is asked for that this one lacks."""
+
+    def __init__(self, name: str, **attributes: object) -> None:
+        super().__init__(name)
+        # How one knows that a package is there.
+        self.__spec__ = ModuleSpec(name, None, is_package=True)
+        self.__path__: list[str] = []
+        self.__dict__.update(attributes)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__version__":  # many ask all modules there are for their __file__
+            raise AttributeError(f"the stand-in for {self.__name__} has no {name}")
+        _step_aside()
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+class _Submodules(MetaPathFinder):
+    """Finds the modules of SciPy that have no stand-in."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package = fullname.rpartition(".")[0]
+        if not isinstance(sys.modules.get(package), _StandIn):
+            return None
+        _step_aside()
+        return PathFinder.find_spec(fullname, importlib.import_module(package).__path__)
+
+
 @contextlib.contextmanager
 def _stand_in() -> Iterator[None]:
-    """An empty SciPy in the block, and none behind it."""
+    """An empty SciPy in the block, for those who do not look into it, and none behind it."""
     if "scipy" in sys.modules:
         yield
         return
-    scipy, signal = ModuleType("scipy"), ModuleType("scipy.signal")
-    # How one knows that it is there: as a package, and with the name that shall be put back.
-    scipy.__spec__ = ModuleSpec("scipy", None, is_package=True)
-    scipy.__path__ = []
-    scipy.signal, signal.hamming = signal, None  # type: ignore[attr-defined]
-    sys.modules.update({"scipy": scipy, "scipy.signal": signal})
+    signal = _StandIn("scipy.signal", hamming=None)  # the name that shall be put back
+    sys.modules.update({"scipy": _StandIn("scipy", signal=signal), "scipy.signal": signal})
+    submodules = _Submodules()
+    sys.meta_path.insert(0, submodules)
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "scipy"]:
+        sys.meta_path.remove(submodules)
+        _step_aside()
+
+
+def _step_aside() -> None:
+    for name in ("scipy", "scipy.signal"):
+        if isinstance(sys.modules.get(name), _StandIn):
             del sys.modules[name]

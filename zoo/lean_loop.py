@@ -363,7 +363,11 @@ def _training_step(trainer: Trainer) -> Callable[..., Any]:
     """Calls the module's step; of a wrapped one through the wrapper's ``forward``, which prepares its gradients."""
     module, strategy = trainer.lightning_module, trainer.strategy
     if strategy.model is None or strategy.model is module:
-        return module.training_step
+
+        def step(*args: Any) -> Any:
+            return module.training_step(*args)  # which may be another by then
+
+        return step
     return partial(strategy._forward_redirection, strategy.model, module, "training_step")
 
 

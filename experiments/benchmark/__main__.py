@@ -165,6 +165,7 @@ def main(args: Sequence[str] | None = None) -> list[Result]:
         SystemExit: with code 2 for a command line that cannot be used, with 1 if something could not be measured.
     """
     names = [comparison.name for comparison in COMPARISONS]
+    seldom = [comparison.name for comparison in COMPARISONS if not comparison.by_default]
     parser = OneLineParser(
         prog="python -m experiments.benchmark", description=__doc__.partition("\n")[0], allow_abbrev=False
     )
@@ -172,7 +173,7 @@ def main(args: Sequence[str] | None = None) -> list[Result]:
         "--only",
         action="append",
         metavar="NAME",
-        help=f"{', '.join(names)}; may be repeated (default: those with a bound)",
+        help=f"{', '.join(names)}; may be repeated (default: all but {', '.join(seldom)})",
     )
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements of each (default: 5)")
     parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="default: benchmark.json")

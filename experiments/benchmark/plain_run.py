@@ -1,4 +1,4 @@
-"""What ``mnist_cnn`` does, as a plain loop, to hold its memory against: ``python -m experiments.benchmark.plain_run``.
+"""What ``mnist_cnn`` does, as a plain loop, to hold its memory against: ``python experiments/benchmark/plain_run.py``.
 
 The same network on the same data for one epoch, then the test, by torch alone: no Lightning, no torchvision, nothing
 logged, checked or saved. Its last line is ``{"accuracy": ..., "seconds": ...}``.
@@ -56,7 +56,7 @@ def read_mnist(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train for an epoch and test, and print the result as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark.plain_run", description="A plain loop.")
+    parser = argparse.ArgumentParser(prog="python experiments/benchmark/plain_run.py", description="A plain loop.")
     parser.add_argument("--data_dir", default="data", help="the folder of MNIST/raw (default: data)")
     parser.add_argument("--bf16", action="store_true", help="mixed precision with bfloat16")
     parser.add_argument("--limit_batches", type=int, help="batches of the epoch and of the test (default: all)")

@@ -1,4 +1,4 @@
-"""The field's standard script, to hold ours against: ``python -m experiments.benchmark.standard_script``.
+"""The field's standard script, to hold ours against: ``python experiments/benchmark/standard_script.py``.
 
 The network, the optimizer and the schedule of PyTorch's MNIST example, read image by image through torchvision, in 32
 bits and without Lightning. It ends at the first epoch whose test accuracy reaches the target, and its last line is
@@ -122,7 +122,7 @@ def run(target: float, data_dir: str, max_epochs: int, limit_batches: int | None
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run with a command line, and print the result as JSON."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmark.standard_script", description="PyTorch's MNIST example."
+        prog="python experiments/benchmark/standard_script.py", description="PyTorch's MNIST example."
     )
     parser.add_argument("--target", type=float, default=0.99, help="test accuracy that ends it (default: 0.99)")
     parser.add_argument("--data_dir", default="data", help="the folder of MNIST/raw (default: data)")

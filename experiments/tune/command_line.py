@@ -34,6 +34,8 @@ _MISSING = 'a search needs Optuna and SQLAlchemy: pip install -e ".[tune]"'
 _NOT_FOR_TRIALS = ("--run_dir", "--resume", "--tracking", "--checkpoint_every", "--log_model", "--figures", "--doctor")
 # The loss is another quantity under another value of these.
 _CHANGE_THE_LOSS = ("label_smoothing", "loss", "huber_delta", "class_weights", "pos_weight")
+_SECTIONS = ("model.", "data.", "trainer.")
+_SUCH_AS = ("model.optimizer.lr", "data.batch_size", "trainer.gradient_clip_val")
 _VALIDATIONS = "0.25"  # of an epoch
 
 
@@ -136,7 +138,8 @@ def make_search(given: argparse.Namespace, fixed: Sequence[str]) -> Search:
         raise UsageError(f"{changing[0]} changes what {LOSS} measures, so that it cannot be chosen by it{other}")
     fixed = [*fixed, *_defaults_of_trials(experiment, fixed)]
     for arguments in probes(space):
-        _try(experiment, [*fixed, *arguments])
+        cli = _try(experiment, [*fixed, *arguments])
+        _check_trainer(cli)
     return Search(experiment, space, fixed, metric, mode)
 
 
@@ -149,10 +152,12 @@ def make_space(given: argparse.Namespace, experiment: Experiment, fixed: Sequenc
     space = {} if given.space is None else read_space(given.space)
     for text in given.search:
         option, equals, entry = text.removeprefix("--").partition("=")
-        if not equals:
+        if not equals or not option:
             raise UsageError(f"--search: expected OPTION=SPACE, got {text!r}")
         space[option] = parse_entry(f"--search {option}", entry)
     for option in space:
+        if not option.startswith(_SECTIONS):
+            raise UsageError(f"{option!r} cannot be searched: that can be options such as {', '.join(_SUCH_AS)}")
         if option_value(fixed, f"--{option}") is not None:
             raise UsageError(f"--{option} is searched, and given as well: leave one of them out")
     if given.space is None and not given.search:
@@ -166,20 +171,24 @@ def _defaults_of_trials(experiment: Experiment, fixed: Sequence[str]) -> list[st
     """What a trial needs beside the options given: one device, and validations enough to be pruned by."""
     cli = _try(experiment, fixed)
     trainer = cli.config.trainer
-    if trainer.limit_val_batches == 0:
-        raise UsageError("--trainer.limit_val_batches: must not be 0, trials are chosen by validation")
-    if trainer.fast_dev_run:
-        raise UsageError("--trainer.fast_dev_run: tries the code, and says nothing of the options")
     more = []
-    if cli.trainer.world_size > 1:
-        if trainer.devices != "auto" or trainer.num_nodes > 1:
-            raise UsageError(
-                "--trainer.devices: a trial takes one; start this command once for each, with CUDA_VISIBLE_DEVICES"
-            )
+    if cli.trainer.world_size > 1 and trainer.devices == "auto":
         more.append("--trainer.devices=1")
     if trainer.max_epochs == 1 and trainer.val_check_interval is None:
         more.append(f"--trainer.val_check_interval={_VALIDATIONS}")
     return more
+
+
+def _check_trainer(cli: FitOnlyCLI) -> None:
+    trainer = cli.config.trainer
+    if trainer.limit_val_batches == 0:
+        raise UsageError("--trainer.limit_val_batches: must not be 0, trials are chosen by validation")
+    if trainer.fast_dev_run:
+        raise UsageError("--trainer.fast_dev_run: tries the code, and says nothing of the options")
+    if cli.trainer.world_size > 1:
+        raise UsageError(
+            "--trainer.devices: a trial takes one; start this command once for each, with CUDA_VISIBLE_DEVICES"
+        )
 
 
 def _try(experiment: Experiment, args: Sequence[str]) -> FitOnlyCLI:

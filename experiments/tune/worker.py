@@ -151,12 +151,14 @@ class Worker:
     def _run_one(self) -> None:
         try:
             self.study.optimize(self._objective, n_trials=1, catch=(_FailedError, _SurplusError), gc_after_trial=True)
-        except AssertionError as error:
-            # Optuna's, of a trial whose end could not be written: what it hides is why.
-            hidden = error.__context__
-            if isinstance(hidden, DATABASE_ERRORS):
-                raise hidden from None
-            raise
+        except (AssertionError, UnboundLocalError) as error:
+            # Optuna's, of a trial whose end could not be read or written: what they hide is why.
+            hidden: BaseException | None = error
+            while hidden is not None and not isinstance(hidden, DATABASE_ERRORS):
+                hidden = hidden.__context__
+            if hidden is None:
+                raise
+            raise hidden from hidden.__cause__
 
     # ------------------------------------------------------------------ which trials there are
 

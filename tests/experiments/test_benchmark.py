@@ -155,6 +155,12 @@ def test_those_chosen_are_measured_in_their_order(measured):
     assert [len(comparison["rounds"]) for comparison in written["comparisons"]] == [7, 7]
 
 
+def test_what_is_not_by_default_is_measured_where_it_is_named(measured):
+    comparisons = [fake("a", [Pair(1.0, 1.0)] * 9), fake("b", [Pair(1.0, 1.0)] * 9, by_default=False)]
+    assert [result.comparison.name for result in measured(*comparisons)[0]] == ["a"]
+    assert [result.comparison.name for result in measured(*comparisons, options=["--only", "b"])[0]] == ["b"]
+
+
 @pytest.mark.parametrize("error", [ChildError("it ended: line 1\nline 2"), fits.UnequalWeightsError("weight differs")])
 def test_what_cannot_be_measured_is_told_in_one_line(monkeypatch, capsys, error):
     comparisons = [fake("fine", [Pair(1.0, 1.0)]), fake("failing", [Pair(1.0, 1.0), error])]

@@ -158,13 +158,17 @@ def test_freed_memory_is_kept_for_the_next_step():
     pages = 20 * 4 * 30_000_000 // 4096  # all that the steps write
     # By itself glibc keeps it or does not, as the heap happens to lie: mostly not.
     assert page_faults("keep") < pages // 20
-    assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > pages // 4  # the environment wins
+    # The environment wins.
+    assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > pages // 4
+    assert page_faults("keep", GLIBC_TUNABLES="glibc.malloc.trim_threshold=131072") > pages // 4
 
 
 SCIPY = """
 import sys
 sys.argv = ["-m"]
-import experiments, torchmetrics
+import experiments, importlib.util
+assert importlib.util.find_spec("torchmetrics")  # to look for it is not to import it
+import torchmetrics
 print(sorted(name for name in sys.modules if name.partition(".")[0] == "scipy"))
 import scipy.signal
 print([round(value, 9) for value in scipy.signal.windows.hamming(3).tolist()], bool(scipy.__version__))
@@ -187,13 +191,50 @@ def test_torchmetrics_comes_without_scipy_and_scipy_works_all_the_same():
     assert done.stdout == "[]\n[0.08, 1.0, 0.08] True\n[0.0] [[1, 0, 3, 2]]\n"
 
 
+TRANSFORMERS = """
+import scipy
+from scipy import signal, sparse
+import scipy.linalg, sklearn.metrics
+version, found = scipy.__version__, [sparse.eye(2).nnz, float(scipy.linalg.det([[2.0, 0.0], [0.0, 3.0]]))]
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return type(name, (), {})
+"""
+WITH_TRANSFORMERS = """
+import sys
+sys.argv = ["-m"]
+finders = list(sys.meta_path)
+import experiments, torchmetrics
+assert sys.meta_path == finders
+import scipy.signal, transformers
+print(transformers.found, transformers.version == scipy.__version__)
+print(transformers.signal.lfilter is scipy.signal.lfilter)
+"""
+
+
+def test_what_torchmetrics_imports_beside_gets_all_of_scipy(tmp_path):
+    # A package that torchmetrics takes along where it is installed, and that imports SciPy, as the real one does.
+    (tmp_path / "transformers.py").write_text(TRANSFORMERS)
+    (tmp_path / "transformers-4.50.0.dist-info").mkdir()
+    (tmp_path / "transformers-4.50.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: transformers\nVersion: 4.50.0\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_TRANSFORMERS], check=False, capture_output=True, text=True, env=environment
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[2, 6.0] True\nTrue\n"
+
+
 def test_a_process_without_stdout_ends_with_its_code():
-    command = f'"{sys.executable}" -m experiments.linear_regression --no_such_option >&-'
+    command = f'"{sys.executable}" -m experiments.linear_regression --zzz >&-'
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         command, shell=True, check=False, capture_output=True, text=True, env=environment, timeout=PATIENCE
     )
-    assert (done.returncode, done.stderr) == (2, "error: unknown option --no_such_option\n")
+    assert (done.returncode, done.stderr) == (2, "error: unknown option --zzz\n")
 
 
 # ------------------------------------------------------------------ as a library

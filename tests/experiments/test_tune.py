@@ -338,6 +338,11 @@ def test_a_trial_too_many_is_withdrawn():
         (["xor", "--search", "model.dropout=uniform:0.5:1.5"], "dropout must be at least 0 and less than 1, got 1.5"),
         (["xor", "--search", "data.batch_size=64,many"], "--data.batch_size: expected"),
         (["xor", "--search", "model.optimizer.lr"], "expected OPTION=SPACE"),
+        (["xor", "--search", "=1,2"], "expected OPTION=SPACE"),
+        (["xor", "--search", "run_dir=a,b"], "'run_dir' cannot be searched: that can be options such as model."),
+        (["xor", "--search", "seed_everything=int:0:9"], "'seed_everything' cannot be searched"),
+        (["xor", "--search", "optimizer.lr=log:1e-3:1"], "'optimizer.lr' cannot be searched"),
+        (["xor", "--search", "trainer.limit_val_batches=0,1.0"], "trials are chosen by validation"),
         (["xor", "--space", "missing.yaml"], "missing.yaml cannot be read as YAML: No such file"),
         (["xor", "--space", "."], "cannot be read as YAML: Is a directory"),
         (["xor", "--metric", "test/accuracy"], "--metric: 'test/accuracy' is not one of val/loss, val/accuracy"),
@@ -405,8 +410,28 @@ def test_a_database_that_breaks_off_in_a_trial_is_named(tmp_path, monkeypatch, c
     once(monkeypatch, (tmp_path / "tune.db").unlink)
     code, error = failed([*SEARCH, "--trials", "1", "--", *SHORT], capsys)
     assert code == 1
-    assert error.startswith("error: the database sqlite:///tune.db broke off: ")
+    assert error.startswith("error: the database sqlite:///tune.db broke off: attempt to write a readonly database;")
     assert error.endswith("; the same command goes on with the study")
+
+
+@pytest.mark.parametrize("hiding", [AssertionError, UnboundLocalError])
+def test_what_optuna_hides_is_said(hiding):
+    begun(*SEARCH)
+    worker = Worker(load(), Search(xor.EXPERIMENT, {}), 1, 60, print, print, print)
+
+    def optimize(*args, **kwargs):
+        try:
+            raise optuna.exceptions.StorageInternalError("something") from OSError("why")
+        except optuna.exceptions.StorageInternalError:
+            try:
+                raise KeyError("on the way")
+            except KeyError:
+                raise hiding  # noqa: B904
+
+    worker.study.optimize = optimize
+    with pytest.raises(optuna.exceptions.StorageInternalError) as raised:
+        worker._run_one()
+    assert reason(raised.value, parse_url(STORAGE)) == "why"
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password(capsys):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from datamodules import TensorDataModule
 from zoo import MulticlassClassification, RegularizedMLPClassifier
-from zoo.callbacks import LeanLoop, StepSeeding
+from zoo.callbacks import GracefulStop, LeanLoop, StepSeeding
 from zoo.lean_loop import LeanEpochLoop
 from zoo.optim import OneCycle, Plateau
 
@@ -374,6 +374,15 @@ class OnceSet(Callback):
             setattr(trainer, self.name, self.value)
 
 
+class ReplacesStep(Callback):
+    """Puts another step in the place of the module's behind the fifth batch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 5:
+            before = pl_module.training_step
+            pl_module.training_step = lambda batch, batch_idx: 2 * before(batch, batch_idx)
+
+
 class LeavesGradientsOff(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         torch.set_grad_enabled(False)
@@ -400,6 +409,7 @@ CHANGED = {
     "clips by way": (ClipsByWay(), {}),
     "clips from the fifth step on": (Module(), {"callbacks": [OnceSet("gradient_clip_val", 0.001)]}),
     "accumulates from the fifth step on": (Module(), {"callbacks": [OnceSet("accumulate_grad_batches", 2)]}),
+    "another step from the fifth on": (Module(), {"callbacks": [ReplacesStep()]}),
     "gradients off": (Module(), {"callbacks": [LeavesGradientsOff()]}),
     "loss changed": (Module(), {"callbacks": [ChangesLoss()]}),
     "lists that are kept": (Module(), {"data": "kept", "callbacks": [ReplacesFeatures()]}),
@@ -543,6 +553,17 @@ def test_a_second_fit_goes_on_where_the_first_has_ended():
         assert isinstance(trainer.fit_loop.epoch_loop, LeanEpochLoop) == lean
     assert ends[0] == ends[1]
     assert ends[0]["global_step"] == 24
+
+
+def test_who_agrees_on_stops_is_asked_at_each_fit():
+    trainer, _, _ = fit(Module(), True, max_epochs=1, callbacks=[GracefulStop()])
+    loop = trainer.fit_loop.epoch_loop
+    assert loop.stops_are_agreed
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, GracefulStop)]
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(trainer.lightning_module, **loader("torch"))
+    assert trainer.fit_loop.epoch_loop is loop
+    assert not loop.stops_are_agreed
 
 
 def test_a_loader_that_ends_before_its_length_ends_the_epoch():

@@ -34,9 +34,10 @@ def test_a_stop_that_could_not_be_made_yet_is_asked_for_again_at_once():
     assert due(pace, 1) == [0]
 
 
-def test_batches_that_take_no_time_do_not_put_it_off_for_ever():
-    pace = _Pace(3600.0)
-    pace.agree(1e-9, is_urgent=False)
+@pytest.mark.parametrize(("interval", "seconds"), [(3600.0, 1e-9), (1e300, 1e-30)])
+def test_batches_that_take_no_time_do_not_put_it_off_for_ever(interval, seconds):
+    pace = _Pace(interval)
+    pace.agree(seconds, is_urgent=False)
     assert due(pace, 1001)[0] == graceful_stop._MOST_BATCHES - 1
 
 
@@ -52,7 +53,7 @@ def test_the_time_of_a_batch_is_the_mean_since_the_last_question(monkeypatch):
     assert pace.measure() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("interval", [-0.1, math.nan])
+@pytest.mark.parametrize("interval", [-0.1, math.nan, math.inf])
 def test_an_interval_is_no_less_than_nothing(interval):
     with pytest.raises(ValueError, match="interval must be at least 0 seconds"):
         GracefulStop(interval)

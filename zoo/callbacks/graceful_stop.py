@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.callbacks.last_checkpoint import can_go_on_from_here
 
-_MOST_BATCHES = 1000  # between two questions, however soon each is done
+_MOST_BATCHES = 200  # between two questions, however soon each is done: batches may become slower
 
 
 class GracefulStop(Callback):
@@ -27,8 +27,8 @@ class GracefulStop(Callback):
     logged: :class:`zoo.callbacks.LastCheckpoint` saves the run there. With accumulated
     gradients that is when the optimizer has stepped. A validation is left behind its current batch, but for the last
     one of a run of ``max_steps``. Of several processes all stop behind the same batch, whichever of them was told to,
-    and validate to the end before they do. They ask each other about ``interval``; where batches take longer than that,
-    before each, and stop behind the one after.
+    and validate to the end before they do. They ask each other about every ``interval`` seconds, counted in batches, of
+    which at most 200 lie between; where a batch takes longer, before each, and stop behind the one after.
 
     During the fit its handlers of both signals take the place of others. Python's signals reach the main thread only: a
     fit in another one is not stopped by them.
@@ -38,12 +38,12 @@ class GracefulStop(Callback):
             before each batch.
 
     Raises:
-        ValueError: a negative interval.
+        ValueError: a negative or an infinite interval.
     """
 
     def __init__(self, interval: float = 0.25) -> None:
-        if not interval >= 0.0:
-            raise ValueError(f"interval must be at least 0 seconds, got {interval!r}")
+        if not 0.0 <= interval < math.inf:
+            raise ValueError(f"interval must be at least 0 seconds, and finite, got {interval!r}")
         self.interval = interval
         #: What the fit was told to stop by, if it was.
         self.signal: int | None = None
@@ -165,7 +165,7 @@ class _Pace:
     def agree(self, seconds: float, *, is_urgent: bool) -> None:
         """Count from the seconds of a batch on the slowest process; ask at once where a stop could not be made yet."""
         batches = self._interval / seconds if seconds > 0.0 else 0.0
-        self._left = 0 if is_urgent else max(0, min(_MOST_BATCHES, int(batches)) - 1)
+        self._left = 0 if is_urgent else max(0, int(min(_MOST_BATCHES, batches)) - 1)
 
 
 def _set_stop(trainer: Trainer, stop: bool) -> None:

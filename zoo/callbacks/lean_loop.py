@@ -31,6 +31,7 @@ class LeanLoop(Callback):
             lean = LeanEpochLoop(trainer, loop.min_steps, loop.max_steps)
             # Of a trainer that has fitted before, its counts; and where the validation data come from.
             lean.__dict__.update({name: value for name, value in vars(loop).items() if name != "_results"})
+            trainer.fit_loop.epoch_loop = loop = lean
+        if isinstance(loop, LeanEpochLoop):
             callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
-            lean.stops_are_agreed = any(isinstance(callback, GracefulStop) for callback in callbacks)
-            trainer.fit_loop.epoch_loop = lean
+            loop.stops_are_agreed = any(isinstance(callback, GracefulStop) for callback in callbacks)
