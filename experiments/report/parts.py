@@ -11,7 +11,7 @@ from experiments.report.markup import Markup, breakable, element, fragment, line
 from experiments.report.text import number
 
 REACHED, SHORT, NONE = "✓", "✗", "—"
-_WIDE = 1.7  # of width to height, from which a picture gets a row of its own
+_WIDE = 1.85  # of width to height, from which a picture gets a row of its own
 
 
 @dataclass(frozen=True)

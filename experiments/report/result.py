@@ -14,7 +14,7 @@ from experiments.report.text import duration, limited
 
 _LARGEST = 4 * 1024 * 1024
 _DEEPEST, _MOST_ITEMS = 20, 1000
-_SHOWN_ELSEWHERE = ("experiment", "claims", "limit", "distance_to_limit", "examined", "figures")
+_SHOWN_ELSEWHERE = ("experiment", "claims", "limit", "distance_to_limit", "examined", "figures", "doctor")
 
 
 class ResultError(ValueError):
@@ -54,6 +54,7 @@ class Result:
         metrics: of the test, then what the experiment examined, then the others; NaN where there was no finite number.
         claims: what it was held against.
         steps: optimizer steps, if they are there.
+        findings: what looked wrong in the training, a line each, see :class:`zoo.doctor.Finding`.
         facts: everything else as text, by the group it is shown in, and by name.
     """
 
@@ -62,6 +63,7 @@ class Result:
     metrics: Mapping[str, float]
     claims: Sequence[HeldClaim]
     steps: int | None
+    findings: Sequence[str]
     facts: Mapping[str, Mapping[str, str]]
 
 
@@ -94,6 +96,7 @@ def _result(summary: Mapping[str, Any]) -> Result:
         metrics={name: _float(value) for name, value in {**tested, **examined, **named}.items()},
         claims=[claim for claim in map(_claim, _sequence(summary.get("claims"))) if claim is not None],
         steps=steps if isinstance(steps, int) and not isinstance(steps, bool) else None,
+        findings=[line for line in map(_finding, _sequence(summary.get("doctor"))[:_MOST_ITEMS]) if line is not None],
         facts=_facts({name: value for name, value in summary.items() if name not in named}),
     )
 
@@ -153,6 +156,11 @@ def _claim(held: Any) -> HeldClaim | None:
         limit=_float(limit) if _is_number(limit) else None,
         source=_text(held.get("source")) or "",
     )
+
+
+def _finding(found: Any) -> str | None:
+    evidence, remedy = (_text(_mapping(found).get(part)) for part in ("evidence", "remedy"))
+    return None if evidence is None or remedy is None else limited(f"{evidence}: {remedy}")
 
 
 def _is_number(value: Any) -> bool:

@@ -148,6 +148,7 @@ def read_run(directory: Path) -> Run:
             f"{METRICS} goes on to step {history.last_step:,}, the result is that of step {result.steps:,}: "
             "the run was resumed, and has not ended again."
         )
+    notes += [f"What looks wrong in the training: {line}" for line in (() if result is None else result.findings)]
     return Run(
         directory,
         _experiment(directory, result),

@@ -49,6 +49,28 @@ def report(run):
 # ------------------------------------------------------------------ what is missing
 
 
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ([], []),
+        (
+            [{"name": "dead_units", "evidence": "7 of 9 units are zero", "remedy": "lower <lr>"}],
+            ["7 of 9 units are zero: lower <lr>"],
+        ),
+        ([{"evidence": "7"}, "x", None, {"evidence": 7, "remedy": "x"}], []),
+        ("nothing", []),
+    ],
+)
+def test_what_looked_wrong_in_the_training_stands_above_all_else(run, found, told):
+    (run / "summary.json").write_text(json.dumps({**SUMMARY, "doctor": found}))
+    read = read_run(run)
+    assert read.notes == [f"What looks wrong in the training: {line}" for line in told]
+    page = report(run)
+    assert all(line in page.text for line in told)
+    assert "evidence" not in page.text
+    assert "doctor" not in page.text
+
+
 @pytest.mark.parametrize("kept", ["config.yaml", "summary.json", "metrics.csv"])
 def test_one_file_is_enough_of_a_run(run, kept, capsys):
     for path in [*run.glob("figures/*"), run / "figures", *run.glob("*.*")]:

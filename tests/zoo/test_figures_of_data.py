@@ -8,7 +8,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from zoo.decoding import greedy_decode
-from zoo.figures.boundary import decision_boundary
+from zoo.figures.boundary import _free_place, decision_boundary
 from zoo.figures.images import sample_grid, weight_images
 from zoo.figures.regression import predicted_against_true, regression_fit
 from zoo.figures.sequences import ReadLine, ctc_alignment, forecasts
@@ -92,6 +92,14 @@ def test_the_line_is_where_the_probability_is_the_threshold():
     assert figure.axes[0].get_title() == "accuracy 66.67 % of 3 test samples"
     assert {"class 0", "class 1", "misclassified"} <= set(figure.axes[0].get_legend_handles_labels()[1])
     picture(figure)
+
+
+def test_the_label_of_a_boundary_is_away_from_the_border_even_where_samples_are():
+    line = np.linspace([0.0, 0.0], [4.0, 2.0], 101)  # to the corners of the plane
+    crowd = np.array([[2.0, 1.0], [3.0, 1.5]])
+    assert _free_place(line, crowd, (0.0, 0.0), (4.0, 2.0)) == pytest.approx((0.4, 0.2))
+    low = line * [1.0, 0.05]  # along the border, all of it
+    assert _free_place(low, crowd, (0.0, 0.0), (4.0, 2.0)) == pytest.approx((4.0 * 0.95, 0.095), abs=0.05)
 
 
 def test_no_line_where_the_prediction_is_the_same_everywhere():

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
 _POINTS = 1000
+_MARGIN = 0.1  # of the width and the height, that a label needs around its middle
 
 
 def decision_boundary(
@@ -138,12 +139,12 @@ def _name_regions(axes: Axes, features: Floats, labels: Ints) -> None:
 def _free_place(
     line: Floats, samples: Floats, low: tuple[float, float], high: tuple[float, float]
 ) -> tuple[float, float]:
-    """The point of a line that is farthest from all samples, and not at the border."""
+    """The point of a line that is farthest from all samples; at the border, which cuts text off, only if all are."""
     size = np.subtract(high, low)
     candidates, others = (line - low) / size, (samples - low) / size
     distance = np.linalg.norm(candidates[:, None] - others, axis=2).min(axis=1)
     edge = np.minimum(candidates, 1.0 - candidates).min(axis=1)
-    across, up = line[np.argmax(np.minimum(distance, 0.2) + np.minimum(edge, 0.1))].tolist()
+    across, up = line[np.argmax(np.where(edge >= _MARGIN, distance, edge - _MARGIN))].tolist()
     return across, up
 
 
