@@ -168,7 +168,8 @@ def summary_with(examined, claims, known, data=DATA):
         "test/loss": 0.25,
         "examined": examined,
         **hold(claims, known, data),
-        "seconds": {"total": 3.21, "fit": 2.0, "test": 0.5},
+        "seconds": {"total": 3.21, "fit": 2.0, "test": 0.5, "figures": 0.0},
+        "figures": [],
         "checkpoint": None,
     }
 

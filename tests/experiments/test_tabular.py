@@ -113,7 +113,7 @@ def test_the_default_run_reaches_all_it_claims(name, run_of):
     assert summary["distance_to_limit"] == pytest.approx(sign * (summary["limit"] - first["value"]), abs=1e-12)
     assert summary["steps"] > 0
     assert summary["epochs"] > 0
-    assert summary["seconds"].keys() == {"total", "fit", "test"}
+    assert summary["seconds"].keys() == {"total", "fit", "test", "figures"}
     data = run.data()
     assert summary["samples"] == {part: len(getattr(data.splits, part)) for part in ("train", "val", "test")}
     assert summary["parameters"] == sum(parameter.numel() for parameter in run.model().parameters())
