@@ -60,7 +60,7 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
     both(tmp_path / "none.ckpt", "there is no checkpoint file .*none.ckpt")
     both(tmp_path, "is a directory, give a checkpoint file$")
     (tmp_path / "checkpoints").mkdir()
-    for name in ("last.ckpt", "best.ckpt"):
+    for name in ("last.ckpt", "best.ckpt", "best-calibrated.ckpt"):
         (tmp_path / "checkpoints" / name).touch()
     both(tmp_path, r"is a directory, give a checkpoint file: there is .*checkpoints/best\.ckpt$")
     with pytest.raises(CheckpointError, match="there is no checkpoint file"):
