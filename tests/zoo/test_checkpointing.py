@@ -58,11 +58,11 @@ def test_a_url_that_went_through_a_path_is_no_file(tmp_path, monkeypatch):
 
 def test_a_missing_file_and_a_directory_are_named(tmp_path):
     both(tmp_path / "none.ckpt", "there is no checkpoint file .*none.ckpt")
-    both(tmp_path, "is a directory, give a checkpoint file$")
+    both(tmp_path, "is a directory, give a file$")
     (tmp_path / "checkpoints").mkdir()
-    for name in ("last.ckpt", "best.ckpt"):
+    for name in ("last.ckpt", "best.ckpt", "best-calibrated.ckpt"):
         (tmp_path / "checkpoints" / name).touch()
-    both(tmp_path, r"is a directory, give a checkpoint file: there is .*checkpoints/best\.ckpt$")
+    both(tmp_path, r"is a directory, give a file: there is .*checkpoints/best\.ckpt$")
     with pytest.raises(CheckpointError, match="there is no checkpoint file"):
         require_local_file("none.ckpt")
 
@@ -317,7 +317,7 @@ def test_a_state_dict_without_a_known_name_is_another_networks(tmp_path, content
     [
         ("https://example.org/weights.pt", "is a URL: download the file and check where it comes from"),
         ("none.pt", "there is no checkpoint file none.pt"),
-        (".", ". is a directory, give a checkpoint file"),
+        (".", ". is a directory, give a file"),
         ("", "there is no checkpoint file"),
     ],
 )

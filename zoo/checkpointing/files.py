@@ -26,9 +26,9 @@ def require_local_file(path: str | PathLike[str]) -> Path:
         if local.is_file():
             return local
         if text and local.is_dir():
-            what = f"{text[:500]} is a directory, give a checkpoint file"
-            if inside := sorted(local.glob("*.ckpt")) or sorted(local.glob("checkpoints/*.ckpt")):
-                what += f": there is {inside[0]}"
+            what = f"{text[:500]} is a directory, give a file"
+            if inside := [*local.glob("*.ckpt")] or [*local.glob("checkpoints/*.ckpt")]:
+                what += f": there is {min(inside, key=lambda file: (len(file.name), file.name))}"  # best, last, others
     except (OSError, ValueError):  # a name too long, or with a null byte
         pass
     raise CheckpointError(what)
