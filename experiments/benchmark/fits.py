@@ -62,7 +62,8 @@ def prepared(case: Case, *options: str) -> Iterator[ExperimentCLI]:
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(_Terminal()),
     ):
-        place = ("--run_dir", str(Path(folder) / "run"), "--trainer.accelerator", "auto")
+        # What figures cost is in a run's seconds, and in the rows of whole processes.
+        place = ("--run_dir", str(Path(folder) / "run"), "--trainer.accelerator", "auto", "--figures", "none")
         cli = ExperimentCLI(experiment, [*place, *arguments, *options], None)
         cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")

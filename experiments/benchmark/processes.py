@@ -26,6 +26,7 @@ OPTIONS: tuple[str, ...] = ()
 _FEW_BATCHES = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "100")  # no more memory than all
 _TRAINING_ALONE = (
     *("--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0", "--trainer.limit_test_batches", "1"),
+    *("--figures", "none"),
 )
 _IMPORTED = "benchmark: imported"
 _TARGET = 0.99
