@@ -58,8 +58,10 @@ class Standardize:
         std: likewise, greater than zero.
 
     Shape:
-        ``(batch, ...)`` any type → the same shape, float32.
+        ``(batch, ...)`` any type → the same shape, float32, in memory of its own.
     """
+
+    copies = True
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         self.mean = mean.float()

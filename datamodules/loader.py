@@ -16,7 +16,10 @@ from datamodules.padded import LabelBatch, Padded, PaddedBatch, Samples
 from datamodules.pooled_order import BLOCK, PooledOrder
 
 Preprocess = Callable[[Tensor], Tensor]
-"""Works on the features of a whole batch, such as a normalisation."""
+"""Works on the features of a whole batch, such as a normalisation.
+
+One with an attribute ``copies`` that is true leaves what it gets as it is and gives memory of its own, so it may get a
+view of the data."""
 
 Augment = Callable[[Tensor, Generator], Tensor]
 """Works on the features of a whole batch and draws from the generator, which lives on the features' device.
@@ -288,6 +291,7 @@ class BatchLoader(EpochLoader):
         self.augment = augment
         self.draws = augment is not None
         self.preprocess = preprocess
+        self._takes_views = augment is None and getattr(preprocess, "copies", False)
         self._generator: Generator | None = None
 
     def sample_lengths(self, epoch: int) -> Tensor | None:
@@ -310,7 +314,10 @@ class BatchLoader(EpochLoader):
         return PooledOrder(self.num_samples, generator, prefetch)
 
     def make_batch(self, chosen: Tensor | slice, epoch: int, seed: int) -> tuple[Any, Any]:
-        features, targets = take(self.features, chosen), take(self.targets, chosen)
+        targets = take(self.targets, chosen)
+        if self._takes_views and isinstance(chosen, slice) and isinstance(self.features, Tensor):
+            return self._prepare(self.features[chosen], seed), targets
+        features = take(self.features, chosen)
         if isinstance(features, PaddedBatch):
             return PaddedBatch(self._prepare(features.values, seed), features.lengths), targets
         return self._prepare(features, seed), targets

@@ -27,7 +27,7 @@ CNN = (mnist_cnn.EXPERIMENT, ("--trainer.max_epochs", "2", "--data.batch_size", 
 MLP = (
     mnist_mlp.EXPERIMENT,
     (
-        *("--trainer.max_epochs", "3", "--model.hidden", "[256]", "--data.batch_size", "64"),
+        *("--trainer.max_epochs", "2", "--model.hidden", "[256]", "--data.batch_size", "64"),
         *("--data.augment", "null"),
     ),
 )
@@ -224,7 +224,7 @@ COMPARISONS = [
     ),
     Comparison(
         "fit_mlp",
-        f"{_FULL}: MLP 784-256-10, batch 64, 3 epochs",
+        f"{_FULL}: MLP 784-256-10, batch 64, 2 epochs",
         _PLAIN,
         "s",
         must=1.30,

@@ -176,7 +176,7 @@ def time_steps(*options: str, **variables: str) -> tuple[int, float]:
 def _samples_a_second(processes: int, batch_size: int) -> float:
     """Of all processes together, each with batches of so many."""
     options = ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes)]
-    options += ["--data.batch_size", str(batch_size)]
+    options += ["--data.batch_size", str(batch_size), "--trainer.limit_train_batches", "100"]
     if processes > 1:
         options += ["--trainer.strategy", "ddp"]
     steps, seconds = time_steps(*options, OMP_NUM_THREADS="1")

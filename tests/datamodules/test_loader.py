@@ -810,3 +810,26 @@ def test_trainer_trains_on_a_loader_of_ones_own():
     expected = Squares(10, 3, shuffle=True, seed=1)
     assert [squares.tolist() for squares, _ in seen] == [part for _ in range(3) for part in expected]
     assert all(torch.equal(targets, -squares) for squares, targets in seen)
+
+
+def test_what_copies_gets_a_view_in_evaluation_and_leaves_the_data_as_they_are():
+    seen = []
+
+    class Doubles:
+        copies = True
+
+        def __call__(self, features):
+            seen.append(features.data_ptr())
+            return features * 2
+
+    features = torch.arange(6.0)
+    loader = BatchLoader(features, torch.arange(6), batch_size=2, preprocess=Doubles())
+    batches = [batch for batch, _ in loader]
+    assert seen == [features[first:].data_ptr() for first in (0, 2, 4)]
+    for batch in batches:
+        batch.zero_()
+    assert torch.equal(features, torch.arange(6.0))
+    seen.clear()
+    # Whoever augments may change what it gets.
+    list(BatchLoader(features, torch.arange(6), batch_size=2, augment=lambda f, g: f.add_(1), preprocess=Doubles()))
+    assert torch.equal(features, torch.arange(6.0))
