@@ -5,8 +5,9 @@ by 0.05 (which leaves the probabilities 0.05 too low on average, see ``test/ece`
 pixel.
 
 Measured with ``python -m experiments.benchmark --only to_99``, seeds 0 to 4, real MNIST: test accuracy 99.31 % +- 0.08
-(lowest 99.19); 7.5 s +- 0.1 for the whole process, figures and W&B offline included; two cores of an Intel Xeon with AMX;
-torch 2.15, lightning 2.6.6, Python 3.11, bfloat16. Published for LeNet-5 with distortions: 99.2 % (LeCun et al. 1998).
+(lowest 99.19); 7.5 s +- 0.1 for the whole process, figures and W&B offline included; two cores of an Intel Xeon with
+AMX; torch 2.15, lightning 2.6.6, Python 3.11, bfloat16. Published for LeNet-5 with distortions: 99.2 % (LeCun et al.
+1998).
 """
 
 from __future__ import annotations
