@@ -263,8 +263,20 @@ def once(monkeypatch, action):
     monkeypatch.setattr(XORDataModule, "val_dataloader", interrupted)
 
 
+@pytest.fixture
+def python_handlers():
+    """Those of a process in the foreground: one in the background ignores SIGINT."""
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_search_that_is_stopped_queues_its_trial_for_the_next(monkeypatch, capsys, number, code):
+def test_a_search_that_is_stopped_queues_its_trial_for_the_next(monkeypatch, capsys, python_handlers, number, code):
     once(monkeypatch, lambda: os.kill(os.getpid(), number))
     command = [*SEARCH, "--trials", "2", "--", *SHORT]
     with pytest.raises(SystemExit) as stopped:
