@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -20,7 +21,11 @@ def test_runs_that_are_killed_and_stopped_end_as_one_that_is_not(tmp_path):
     keep = tmp_path / "runs"  # beside what matplotlib keeps in the home directory
     command = [sys.executable, "-m", "experiments.crash_test", "--kills", "1", "--stops", "1", "--keep", str(keep)]
     command += [] if importlib.util.find_spec("wandb") else ["--tracking", "csv"]  # whose absence would be a warning
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # the children of a background process ignore it
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert done.returncode == 0, done.stdout + done.stderr
     for line in ("SIGKILL: 1 of 1 exact", "SIGTERM: 1 of 1 exact", "SIGINT: 1 of 1 exact"):
         assert line in done.stdout

@@ -81,6 +81,7 @@ def _serve(target, connection, directory):
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # the others were not forked with this one, and would be waited for for ever
     path = Path(directory) / f"changed{target.suffix}"
     own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (own + MEMORY, own + MEMORY))
