@@ -10,6 +10,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from zoo.callbacks.graceful_stop import GracefulStop
 from zoo.lean_loop import LeanEpochLoop
+from zoo.lean_results import LeanResults
 
 
 class LeanLoop(Callback):
@@ -32,6 +33,8 @@ class LeanLoop(Callback):
             # Of a trainer that has fitted before, its counts; and where the validation data come from.
             lean.__dict__.update({name: value for name, value in vars(loop).items() if name != "_results"})
             trainer.fit_loop.epoch_loop = loop = lean
+        for evaluation in (loop.val_loop, trainer.validate_loop, trainer.test_loop):
+            LeanResults.install(evaluation)
         if isinstance(loop, LeanEpochLoop):
             callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
             loop.stops_are_agreed = any(isinstance(callback, GracefulStop) for callback in callbacks)
