@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from zoo.bare_optimizer import bare_step, bare_zero_grad
+from zoo.bare_step import bare_backward, bare_step, bare_zero_grad
 from zoo.lean_results import NotingResults
 
 _TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -172,7 +172,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         if loss is not None:
             plan.enter("backward")
             plan.on_before_backward(loss)
-            module.backward(loss)
+            plan.backward(loss)
             plan.on_after_backward()
         plan.enter("optimizer_step")
 
@@ -232,6 +232,7 @@ class _Plan:
         self.step = bare_step(optimizer)
         zeroes = not _defines(module, "optimizer_zero_grad", LightningModule)
         self.zero_grad = bare_zero_grad(optimizer) if zeroes else None
+        self.backward = module.backward if _defines(module, "backward", LightningModule) else bare_backward
         self._callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
         self._num_callbacks = len(self._callbacks)
         self.results: NotingResults = loop._results  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""An optimizer's own arithmetic, without what torch puts around it for profilers and compilers."""
+"""The arithmetic of a training step, without what torch puts around it for profilers, compilers and mistakes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import Variable
 from torch.optim.optimizer import Optimizer, _use_grad_for_differentiable
 
 
@@ -54,6 +56,28 @@ def bare_zero_grad(optimizer: Optimizer) -> Callable[[], None] | None:
                 parameter.grad = None
 
     return zero_grad
+
+
+def bare_backward(loss: Tensor) -> None:
+    """What does as ``loss.backward()`` does; with a plain loss straight away, else by that method.
+
+    Of the 30 microseconds that the smallest network's backward pass takes, a third are checks of arguments that a plain
+    loss does not have.
+    """
+    if type(loss) is Tensor and loss.ndim == 0 and loss.requires_grad and loss.is_floating_point():
+        keep_graph = create_graph = False
+        engine = Variable._execution_engine
+        engine.run_backward(
+            (loss,),
+            (torch.ones_like(loss),),
+            keep_graph,
+            create_graph,
+            (),
+            allow_unreachable=True,
+            accumulate_grad=True,
+        )
+    else:
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _is_profiled() -> bool:
