@@ -42,6 +42,8 @@ MODELS = {
     "RegularizedMLPClassifier": {"in_features": 6, "num_classes": 4, "hidden": (5,), "input_dropout": 0.5},
     "CNNClassifier": {"in_channels": 3, "channels": (4, 6), "hidden": 7, "image_size": 20, "dropout": 0.5},
     "LeNet5Classifier": {},
+    "LeNet5Regressor": {"num_classes": 3},
+    "OneHotMLPRegressor": {"in_features": 6, "num_classes": 4, "hidden": (5,)},
     "RNNClassifier": {"in_features": 3, "hidden": 5, "cell": "gru", "bidirectional": True},
     "LSTMClassifier": {"in_features": 3, "num_classes": 4, "hidden": 5, "bidirectional": True, "dropout": 0.5},
     "LSTMForecaster": {"hidden": 5, "horizon": 2, "num_layers": 2},

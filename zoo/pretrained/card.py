@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from zoo.networks import CRNN, ConvNet, LeNet5
+from zoo.pretrained.forms import is_text, require
 from zoo.pretrained.record import ModelRecord
 from zoo.tasks import BinaryClassification, MulticlassClassification, Regression, SequenceTranscription, Task
 
@@ -39,8 +40,14 @@ def model_card(
         license: as the Hub calls it.
         tags: beside those that follow from the model.
         name: of the model; its class, if there is none.
+
+    Raises:
+        PretrainedError: a license or a tag is no line of text.
     """
-    title = name or record.class_name
+    require(license is None or is_text(license), "license", "a line of text", license)
+    for tag in tags:
+        require(is_text(tag), "each of tags", "a line of text", tag)
+    title = name if is_text(name) else record.class_name
     metadata: dict[str, Any] = {"library_name": LIBRARY}
     if license is not None:
         metadata["license"] = license

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from zoo.leaves import LEAVES, UnknownTaskError
+from zoo.leaves import LEAVES, UnknownTaskError, hyperparameter_names
 from zoo.pretrained.forms import PretrainedError
 from zoo.pretrained.record import OWN_MODULE, ModelRecord
 from zoo.tasks import Task
@@ -73,7 +72,8 @@ class Pretrained:
             CheckpointError: it is of another class, or its arguments and weights are not those of one model.
         """
         self.require_class(task_class)
-        unknown = [name for name in self.record.arguments if not takes(task_class, name)]
+        taken = hyperparameter_names(task_class)
+        unknown = [name for name in self.record.arguments if name not in taken]
         if unknown:
             raise PretrainedError(f"{self.name} is no {task_class.__name__} of this version: it has a {unknown[0]}")
         return restore(task_class, self.checkpoint(), self.name, {})
@@ -83,12 +83,6 @@ class Pretrained:
         wanted = self.record.class_name
         if wanted not in (each.__name__ for each in task_class.__mro__):
             raise PretrainedError(f"{self.name} is a {wanted}, not a {task_class.__name__}: load it as {wanted}")
-
-
-def takes(task_class: type[TransferLearning], argument: str) -> bool:
-    """Whether a class has an argument of that name."""
-    parameters = inspect.signature(task_class).parameters
-    return argument in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -25,6 +25,8 @@ class TransferLearning(LightningModule):
 
     The head is the network's last layer, the trunk what comes before, see :mod:`zoo.networks.heads`.
     """
+
+    not_hyperparameters: ClassVar[tuple[str, ...]] = ()
 
     network: nn.Module
     _frozen: str | None = None
