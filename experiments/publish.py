@@ -48,7 +48,7 @@ LARGEST_TOTAL = 9_000_000  # bytes of all weights: a wheel stays under ten milli
 
 _MAX_SUMMARY_SIZE = 1024 * 1024
 _LARGE = 1_000_000  # bytes of a file; beyond, matrices take 8 bits
-_TOLERANCE = 5e-4  # by which a share, such as the accuracy, may be worse than the run's
+_TOLERANCE = 1e-3  # by which a share, such as the accuracy, may be worse than the run's, in other precision
 # What does not change a result, or only through the machine's arithmetic.
 _NOT_IN_COMMAND = ("seed_everything", "tracking", "figures", "doctor", "log_model", "checkpoint_every")
 _NOT_OF_TRAINING = ("trainer.precision", "trainer.accelerator", "data.data_dir", "data.source", "data.eval_batch_size")
