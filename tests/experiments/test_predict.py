@@ -213,7 +213,7 @@ def test_what_does_not_say_how_its_pictures_were_standardised_is_refused(checkpo
     linear = run_once("linear_regression", *options).directory / "checkpoints" / "last.ckpt"
     with pytest.raises(CheckpointError, match="LinearRegressor, which does not tell classes of pictures apart"):
         predict(["--checkpoint", str(linear), "a.png"])
-    with pytest.raises(CheckpointError, match="no pretrained weights 'no such': there are .*mnist_cnn"):
+    with pytest.raises(CheckpointError, match=r"no pretrained weights 'no such': there are .*mnist_cnn"):
         predict(["--checkpoint", "no such", "a.png"])
     with pytest.raises(CheckpointError, match="there is no checkpoint file"):
         predict(["--checkpoint", "none.ckpt", "a.png"])

@@ -70,9 +70,9 @@ def make_inputs(task, samples=10, size=11):
         return torch.randn(samples, 1, arguments["image_height"], size), lengths
     if "num_layers" in arguments:
         return torch.randn(samples, size, arguments["in_features"]), lengths
-    if "in_channels" in arguments:
+    if hasattr(task.network, "image_size"):
         side = task.network.image_size
-        return torch.randn(samples, arguments["in_channels"], side, side)
+        return torch.randn(samples, task.network.in_channels, side, side)
     return torch.randn(samples, arguments["in_features"])
 
 
