@@ -84,6 +84,11 @@ def test_a_name_that_is_none_is_refused_before_anything_is_written(repo_id, clie
     assert client.calls == []
 
 
+def test_what_is_no_model_is_refused(client):
+    with pytest.raises(TypeError, match=r"model must be a zoo\.Task or a directory, got a int"):
+        push_to_hub(3, "owner/line", client=client)
+
+
 def test_no_credential_is_in_an_error_a_log_or_a_file(tmp_path, monkeypatch, caplog, capfd):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     caplog.set_level(logging.DEBUG)

@@ -13,7 +13,7 @@ import torch
 
 import zoo
 from datamodules import MNISTDataModule
-from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification, Regression, load_pretrained
+from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification, load_pretrained
 from zoo.checkpointing import CheckpointError, save_weights
 from zoo.leaves import LEAVES, UnknownTaskError
 from zoo.pretrained import (
@@ -79,15 +79,12 @@ def test_an_entry_says_all_there_is_to_know(name):
 
 @pytest.mark.parametrize("name", list_pretrained())
 def test_weights_come_back_by_their_name_ready_for_use(name):
-    torch.manual_seed(7)
-    state = torch.get_rng_state()
     task, entry = load_pretrained(name), find_shipped(name)
     assert type(task) is LEAVES[entry.class_name]
     assert not any(module.training for module in task.modules())
     assert {parameter.dtype for parameter in task.parameters()} == {torch.float32}
     if isinstance(task, MulticlassClassification):
         assert task.temperature == (1.0 if entry.temperature is None else entry.temperature)
-    assert not state.equal(torch.zeros_like(state))
 
 
 @pytest.mark.parametrize("name", OF_MNIST)
@@ -264,4 +261,3 @@ def test_a_class_may_be_asked_for():
         with pytest.raises(TypeError, match=r"cls must be a subclass of zoo\.Task"):
             load_pretrained("mnist_cnn", other)
     assert isinstance(open_pretrained("mnist_cnn").record, ManifestEntry)
-    assert not issubclass(CNNClassifier, Regression)

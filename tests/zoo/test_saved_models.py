@@ -139,6 +139,29 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "told"),
+    [
+        ({"task": nn.Linear(2, 2)}, TypeError, "only a zoo.Task can be saved, got a Linear"),
+        ({"datamodule": "MNIST"}, TypeError, "datamodule must be a LightningDataModule, got a str"),
+        ({"metrics": {"test/mse": "good"}}, PretrainedError, "metrics must be finite numbers by name, got"),
+        ({"metrics": [1]}, PretrainedError, "metrics must be finite numbers by name, got"),
+        ({"metrics": {"a\nb": 1.0}}, PretrainedError, "metrics must be finite numbers by name, got"),
+        ({"tags": "abc"}, PretrainedError, "tags must be a list of lines of text, got 'abc'"),
+    ],
+)
+def test_what_cannot_be_written_down_is_refused(given, error, told, tmp_path):
+    with pytest.raises(error, match=told):
+        save_pretrained(**{"task": LinearRegressor(), "directory": tmp_path / "model", **given})
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_directories_may_be_anything(tmp_path):
+    folder = save_pretrained(LinearRegressor(), tmp_path / "\u6a21\u578b \u2013 a\nb")
+    assert load_pretrained(folder).hparams["in_features"] == 1
+    assert "# LinearRegressor\n" in (folder / "README.md").read_text()
+
+
 def test_another_model_is_only_replaced_if_that_is_said(saved):
     other = MLPClassifier(in_features=4, hidden=(7,), num_classes=3)
     (saved / "notes.txt").write_text("mine")

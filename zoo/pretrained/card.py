@@ -45,6 +45,7 @@ def model_card(
         PretrainedError: a license or a tag is no line of text.
     """
     require(license is None or is_text(license), "license", "a line of text", license)
+    require(not isinstance(tags, str), "tags", "a list of lines of text", tags)
     for tag in tags:
         require(is_text(tag), "each of tags", "a line of text", tag)
     title = name if is_text(name) else record.class_name

@@ -18,6 +18,8 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
 from zoo.checkpointing import write_whole
 from zoo.checkpointing.files import local_target
@@ -25,7 +27,7 @@ from zoo.checkpointing.safetensors_files import dump_safetensors, parse_safetens
 from zoo.checkpointing.strict_json import JSONError, parse_json
 from zoo.leaves import hyperparameter_names
 from zoo.pretrained.card import model_card
-from zoo.pretrained.forms import PretrainedError, read_bytes
+from zoo.pretrained.forms import PretrainedError, is_arguments, read_bytes, with_tuples
 from zoo.pretrained.record import ModelRecord, plain_arguments
 from zoo.pretrained.source import Pretrained
 from zoo.pretrained.storage import expand
@@ -73,6 +75,7 @@ def save_pretrained(
         The directory.
 
     Raises:
+        TypeError: the task is none, or the data module.
         PretrainedError: the task cannot be made again from plain arguments, holds weights that are not finite, or the
             directory has a model already.
         CheckpointError: it could not be written.
@@ -84,6 +87,8 @@ def save_pretrained(
 
 def describe(task: Task, datamodule: object | None = None, metrics: Mapping[str, float] | None = None) -> Pretrained:
     """A model as it is written down; see :func:`save_pretrained`."""
+    if not isinstance(task, Task):
+        raise TypeError(f"only a zoo.Task can be saved, got a {type(task).__name__}: put the network into a task first")
     kind = type(task)
     missing = hyperparameter_names(kind) - set(task.hparams)
     needed = {name for name in kind.not_hyperparameters if name in _required_arguments(kind)}
@@ -103,7 +108,7 @@ def describe(task: Task, datamodule: object | None = None, metrics: Mapping[str,
         module=kind.__module__,
         arguments=plain_arguments({name: task.hparams[name] for name in sorted(hyperparameter_names(kind))}),
         temperature=None if temperature == 1.0 else temperature,
-        metrics={name: float(value) for name, value in (metrics or {}).items()},
+        metrics=_numbers(metrics),
         versions=_versions(),
         sha256=_digest(dump_safetensors(weights, WEIGHTS)),
         **({} if datamodule is None else facts_of(datamodule)),
@@ -113,17 +118,21 @@ def describe(task: Task, datamodule: object | None = None, metrics: Mapping[str,
     return pretrained
 
 
-def facts_of(datamodule: Any) -> dict[str, Any]:
+def facts_of(datamodule: object) -> dict[str, Any]:
     """What a record says of data, as far as a data module does: fields of :class:`ModelRecord`."""
+    if not isinstance(datamodule, LightningDataModule):
+        raise TypeError(f"datamodule must be a LightningDataModule, got a {type(datamodule).__name__}")
     state = datamodule.state_dict()
-    facts: dict[str, Any] = {"data_class": type(datamodule).__name__}
-    for field, name in (("data", "dataset"), ("checksums", "checksums")):
-        if state.get(name):
-            facts[field] = state[name]
-    if state.get("mean") is not None and state.get("std") is not None:
-        facts.update({name: tuple(state[name].double().flatten().tolist()) for name in ("mean", "std")})
-    arguments = {name: value for name, value in dict(datamodule.hparams).items() if name not in _WHEREABOUTS}
-    facts["data_arguments"] = plain_arguments(arguments)
+    given = {name: with_tuples(value) for name, value in datamodule.hparams.items() if name not in _WHEREABOUTS}
+    facts: dict[str, Any] = {
+        "data_class": type(datamodule).__name__,
+        "data": state.get("dataset", type(datamodule).__name__),
+        "data_arguments": {name: value for name, value in given.items() if is_arguments({name: value})},
+        "checksums": state.get("checksums", {}),
+    }
+    mean, std = state.get("mean"), state.get("std")
+    if isinstance(mean, Tensor) and isinstance(std, Tensor):
+        facts.update(mean=tuple(mean.double().flatten().tolist()), std=tuple(std.double().flatten().tolist()))
     return facts
 
 
@@ -180,6 +189,13 @@ def open_directory(directory: str | PathLike[str]) -> Pretrained:
         )
     name = str(folder / WEIGHTS)
     return Pretrained(str(folder), expand(parse_safetensors(data, name), name), record)
+
+
+def _numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in dict(metrics or {}).items()}
+    except (TypeError, ValueError) as error:
+        raise PretrainedError(f"metrics must be finite numbers by name, got {metrics!a:.100}") from error
 
 
 def _required_arguments(kind: type[Task]) -> set[str]:

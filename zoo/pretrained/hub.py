@@ -80,6 +80,7 @@ def push_to_hub(
         The address of the commit, or of the pull request.
 
     Raises:
+        TypeError: the model is neither.
         HubError: ``huggingface_hub`` is not installed, the name is none, or the Hub did not take it.
         CheckpointError: see :func:`zoo.pretrained.save_pretrained`, and of a directory: it holds no whole model.
     """
@@ -88,6 +89,8 @@ def push_to_hub(
     card: dict[str, Any] = {
         "datamodule": datamodule, "metrics": metrics, "description": description, "license": license, "tags": tags
     }  # fmt: skip
+    if not isinstance(model, Task | str | PathLike):
+        raise TypeError(f"model must be a zoo.Task or a directory, got a {type(model).__name__}")
     if not isinstance(model, Task):
         given = [name for name, value in card.items() if value]
         if given:
