@@ -30,6 +30,7 @@ from zoo.tasks import (
     SequenceTranscription,
     Task,
 )
+from zoo.tasks.one_hot import OneHotAccuracy
 from zoo.tasks.sequence import check_alphabet
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -553,6 +554,85 @@ class LeNet5Classifier(MulticlassClassification):
             num_classes=num_classes,
             label_smoothing=label_smoothing,
             class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class LeNet5Regressor(Regression):
+    """:class:`zoo.networks.LeNet5` as a regressor of one-hot targets: classes by the squared error.
+
+    Beside the figures of a regression ``{val,test}/accuracy``, the share of images whose largest output is their class.
+
+    Args:
+        num_classes: number of classes.
+        activation: ``"tanh"`` as in the paper, or another name of ``ConvBlock``'s.
+        loss: ``"mse"``, ``"huber"`` or ``"l1"``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        activation: str = "tanh",
+        loss: str = "mse",
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = LeNet5(num_classes=num_classes, activation=activation)
+        super().__init__(
+            network=_begin(network, init, weights),
+            loss=loss,
+            metrics={"accuracy": OneHotAccuracy(num_classes)},
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class OneHotMLPRegressor(Regression):
+    """:class:`zoo.networks.MLP` as a regressor of one-hot targets: classes by the squared error.
+
+    Beside the figures of a regression ``{val,test}/accuracy``, the share of samples whose largest output is their
+    class.
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        num_classes: number of classes.
+        hidden: width of each hidden layer.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        loss: ``"mse"``, ``"huber"`` or ``"l1"``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        num_classes: int = 10,
+        hidden: tuple[int, ...] = (300,),
+        activation: str = "relu",
+        loss: str = "mse",
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = MLP(in_features, hidden, num_classes, activation)
+        super().__init__(
+            network=_begin(network, init, weights),
+            loss=loss,
+            metrics={"accuracy": OneHotAccuracy(num_classes)},
             optimizer=optimizer,
             scheduler=scheduler,
         )

@@ -4,8 +4,8 @@ from conftest import HAS_MNIST, REPOSITORY
 
 from datamodules import MNISTDataModule
 from experiments import mnist_lenet_mse, mnist_softmax
-from experiments.mnist_lenet_mse import LeNet5Regressor
-from zoo import LeNet5Classifier, MLPClassifier, RegularizedMLPClassifier, SoftmaxClassifier
+from zoo import LeNet5Classifier, LeNet5Regressor, MLPClassifier, RegularizedMLPClassifier, SoftmaxClassifier
+from zoo.tasks.one_hot import OneHotAccuracy
 
 MODELS = {
     "mnist_softmax": SoftmaxClassifier,
@@ -69,7 +69,7 @@ def test_the_regression_of_one_hot_targets_reports_both_its_errors(run_of):
 
 
 def test_the_accuracy_of_one_hot_targets_by_hand():
-    metric = mnist_lenet_mse.OneHotAccuracy(3)
+    metric = OneHotAccuracy(3)
     targets = torch.eye(3)[[0, 1, 2, 2]]
     metric.update(torch.tensor([[0.9, 0.1, 0.0], [5.0, 4.0, 0.0], [-3.0, -2.0, -1.0], [0.0, 0.0, 0.1]]), targets)
     assert float(metric.compute()) == 0.75
