@@ -16,6 +16,7 @@ from zoo.models import (
     RegularizedMLPClassifier,
     RNNClassifier,
     SoftmaxClassifier,
+    VGGClassifier,
 )
 from zoo.tasks import (
     BinaryClassification,
@@ -64,5 +65,6 @@ __all__ = [
     "TargetError",
     "Task",
     "Transcription",
+    "VGGClassifier",
     "__version__",
 ]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.checkpointing import load_weights
-from zoo.networks import CRNN, MLP, ConvNet, LeNet5, Linear, Perceptron, Polynomial, Recurrent, initialize
+from zoo.networks import CRNN, MLP, VGG, ConvNet, LeNet5, Linear, Perceptron, Polynomial, Recurrent, initialize
 from zoo.networks.checks import check_positive
 from zoo.optim import weight_decay_groups
 from zoo.tasks import (
@@ -516,6 +516,61 @@ class CNNClassifier(MulticlassClassification):
             optimizer=optimizer,
             scheduler=scheduler,
         )
+
+
+class VGGClassifier(MulticlassClassification):
+    """:class:`zoo.networks.VGG` as a classifier of images of any size.
+
+    Weight decay is for the weights alone, see :func:`zoo.optim.weight_decay_groups`.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        channels: output channels of the convolutions of each stage.
+        depths: convolutions of each stage.
+        kernel_size: height and width of every kernel, odd.
+        norm: ``"batch"``, ``"group"``, ``"layer"`` or ``None``.
+        dropout: probability of dropping a feature before the last layer, in [0, 1).
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        channels: tuple[int, ...] = (32, 64, 128),
+        depths: tuple[int, ...] = (1, 2, 2),
+        kernel_size: int = 3,
+        norm: str | None = "batch",
+        dropout: float = 0.0,
+        activation: str = "relu",
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = VGG(in_channels, num_classes, channels, depths, kernel_size, norm, dropout, activation)
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+    def optimizer_parameters(self) -> list[Any]:
+        return weight_decay_groups(self)
 
 
 class LeNet5Classifier(MulticlassClassification):

@@ -10,10 +10,12 @@ from zoo.networks.linear import Linear, Polynomial
 from zoo.networks.mlp import MLP
 from zoo.networks.perceptron import Perceptron
 from zoo.networks.recurrent import Recurrent
+from zoo.networks.vgg import VGG
 
 __all__ = [
     "CRNN",
     "MLP",
+    "VGG",
     "ConvBlock",
     "ConvNet",
     "LeNet5",
