@@ -4,6 +4,7 @@ from zoo.networks.blocks import ConvBlock
 from zoo.networks.checks import ShapeError
 from zoo.networks.convnet import ConvNet
 from zoo.networks.crnn import CRNN
+from zoo.networks.ensemble import Ensemble
 from zoo.networks.initialization import initialize
 from zoo.networks.lenet import LeNet5
 from zoo.networks.linear import Linear, Polynomial
@@ -18,6 +19,7 @@ __all__ = [
     "VGG",
     "ConvBlock",
     "ConvNet",
+    "Ensemble",
     "LeNet5",
     "Linear",
     "Perceptron",
