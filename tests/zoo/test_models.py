@@ -14,6 +14,8 @@ from zoo import (
     BinaryMLPClassifier,
     CNNClassifier,
     CRNNTranscriber,
+    EnsembleClassification,
+    EnsembleClassifier,
     GradientDescentRegression,
     LeNet5Classifier,
     LinearRegressor,
@@ -31,6 +33,7 @@ from zoo import (
     SequenceTranscription,
     SoftmaxClassifier,
     Task,
+    VGGClassifier,
 )
 from zoo.checkpointing import CheckpointError
 from zoo.optim import OneCycle
@@ -88,6 +91,39 @@ OTHER_CNN = OTHER_CLASSES | {
     "dropout": 0.5,
     "activation": "gelu",
 }
+VGG = CLASSES | {
+    "in_channels": 1,
+    "channels": (32, 64, 128),
+    "depths": (1, 2, 2),
+    "kernel_size": 3,
+    "norm": "batch",
+    "dropout": 0.0,
+    "activation": "relu",
+}
+OTHER_VGG = OTHER_CLASSES | {
+    "in_channels": 3,
+    "channels": (4, 6),
+    "depths": (2, 1),
+    "kernel_size": 5,
+    "norm": "group",
+    "dropout": 0.5,
+    "activation": "gelu",
+}
+ENSEMBLE = CLASSES | {
+    "members": (
+        {"class": "VGGClassifier", "kernel_size": 3},
+        {"class": "VGGClassifier", "kernel_size": 5, "channels": (32, 64, 96), "depths": (1, 1, 1)},
+        {"class": "VGGClassifier", "kernel_size": 7, "channels": (32, 48, 64), "depths": (1, 1, 1)},
+    ),
+    "voting": "soft",
+}
+OTHER_ENSEMBLE = OTHER_CLASSES | {
+    "members": (
+        {"class": "SoftmaxClassifier", "in_features": 6},
+        {"class": "MLPClassifier", "in_features": 6, "hidden": (5,)},
+    ),
+    "voting": "hard",
+}
 LENET = CLASSES | {"in_channels": 1, "activation": "tanh"}
 OTHER_LENET = OTHER_CLASSES | {"in_channels": 3, "activation": "prelu", "init": "kaiming"}
 RECURRENT = {"num_layers": 1, "bidirectional": False, "dropout": 0.0}
@@ -142,9 +178,11 @@ LEAVES = [
         (MLPClassifier, MLP_CLASSIFIER, OTHER_MLP_CLASSIFIER),
         (RegularizedMLPClassifier, REGULARIZED, OTHER_REGULARIZED),
         (CNNClassifier, CNN, OTHER_CNN),
+        (VGGClassifier, VGG, OTHER_VGG),
         (LeNet5Classifier, LENET, OTHER_LENET),
         (RNNClassifier, RNN, OTHER_RNN),
         (LSTMClassifier, LSTM, OTHER_LSTM),
+        (EnsembleClassifier, ENSEMBLE, OTHER_ENSEMBLE),
         (LSTMForecaster, FORECASTER, OTHER_FORECASTER),
         (CRNNTranscriber, CRNN, OTHER_CRNN),
     ]
@@ -158,7 +196,7 @@ RUNS = [
 ]
 TASKS = {
     *(Task, Regression, GradientDescentRegression, BinaryClassification, MulticlassClassification),
-    SequenceTranscription,
+    *(SequenceTranscription, EnsembleClassification),
 }
 METRICS = {
     Regression: {"loss", "mse", "mae", "r2"},
@@ -175,7 +213,10 @@ def kind_of(task):
 
 def make_samples(task, size=24):
     """Random inputs that the leaf takes, and targets of its kind; sequences are of different lengths."""
-    arguments = task.hparams
+    arguments = dict(task.hparams)
+    if "members" in arguments:  # all of them take the same inputs
+        [member, *_] = arguments["members"]
+        arguments = {**getattr(zoo, member["class"])().hparams, **member, **arguments}
     if kind_of(task) is SequenceTranscription:
         images = torch.randn(size, arguments["in_channels"], arguments["image_height"], 40)
         labels = 1 + torch.arange(size * 3).reshape(size, 3) % len(arguments["alphabet"])
@@ -186,7 +227,7 @@ def make_samples(task, size=24):
     if "num_layers" in arguments:
         features = Padded(torch.randn(size, 6, arguments["in_features"]), 1 + torch.arange(size) % 6)
     elif "in_channels" in arguments:
-        side = task.network.image_size
+        side = getattr(task.network, "image_size", 12)
         features = torch.randn(size, arguments["in_channels"], side, side)
     else:
         features = torch.randn(size, arguments["in_features"])
