@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from experiments import run_directory
 from experiments.claims import Claim
-from experiments.cli_errors import UsageError, explain
+from experiments.cli_errors import UsageError, explain, explain_value
 from experiments.config_files import read_config_file
 from experiments.figures import figures_for
 from experiments.options import option_values
@@ -260,7 +260,7 @@ class ExperimentCLI(LightningCLI):
             if self.config.compile is not None:
                 self.model.network.compile(mode=self.config.compile)  # in place: what is saved has the same names
         except (ValueError, TypeError, MisconfigurationException) as error:
-            raise UsageError(" ".join(str(error).split())) from error
+            raise UsageError(explain_value(str(error))) from error
         self.directory = self._directory()
         try:
             self.trainer = self.instantiate_trainer()

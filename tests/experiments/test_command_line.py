@@ -44,6 +44,12 @@ def configs(tmp_path_factory):
         (["--data.val_size", "-5"], ["val_size", "-5"]),
         (["--data.dataset", "MNSIT"], ["--data.dataset", "'MNSIT'", "did you mean MNIST"]),
         (["--data.augment", "shft"], ["--data.augment", "'shft'", "did you mean shift"]),
+        (
+            ["--data.augment", "RandomAffine", "--data.augment.degrees", "-1"],
+            ["error: degrees must be at least 0", "-1"],
+        ),
+        (["--data.augment", "RandomAffine", "--data.augment.degree", "1"], ["--data.augment.degree", "mean degrees"]),
+        (["--data.augment", "RandomAfine"], ["--data.augment", "'RandomAfine'"]),
         (["--data.image_size", "4"], ["image_size", "from 8 to 256", "4"]),
         (["--trainer.precision", "bf17"], ["--trainer.precision", "bf16"]),
         (["--trainer.accelerator", "gpuu"], ["gpuu"]),
