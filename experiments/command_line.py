@@ -492,6 +492,7 @@ class _Opening(Callback):
         self.cli.record.facts.update(
             **data_facts(self.cli.datamodule),
             seed=self.cli.config.seed_everything,
+            average=self.cli.config.average,
             trainer={name: value for name, value in self.cli.config.trainer.as_dict().items() if value is not None},
             **circumstances(trainer, pl_module),
         )
