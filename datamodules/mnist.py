@@ -59,8 +59,8 @@ class MNISTDataModule(InMemoryDataModule):
         val_size: images drawn from the training set for validation; a number, or a share in (0, 1).
         image_size: height and width; larger than 28 is padded with background (32 as in LeNet-5's paper), smaller is
             scaled down.
-        augment: ``"shift"`` (up to one pixel), ``"affine"``, a callable (see
-            :data:`datamodules.loader.Augment`), or ``None``.
+        augment: ``"shift"`` (up to one pixel), ``"affine"``, a class of :mod:`datamodules.augment` with its arguments,
+            any other callable (see :data:`datamodules.loader.Augment`), or ``None``.
         drop_last: leave out the last training batch of an epoch if it is not full.
         seed: of the split, the order and the augmentation; ``None`` takes that of ``seed_everything``, else 0.
         one_hot: targets as ``(samples, 10)`` float32, one where the class is and zero elsewhere, for a regression.
@@ -83,7 +83,7 @@ class MNISTDataModule(InMemoryDataModule):
         eval_batch_size: int = 1000,
         val_size: int | float = 5000,
         image_size: int = 28,
-        augment: AugmentName | Augment | None = None,
+        augment: AugmentName | RandomShift | RandomAffine | Augment | None = None,
         drop_last: bool = True,
         seed: int | None = None,
         one_hot: bool = False,

@@ -110,6 +110,19 @@ def explain(message: str, options: Iterable[str]) -> str:
     return f"{option}: {' '.join(message.partition(':')[2].split())}"
 
 
+def explain_value(message: str) -> str:
+    """What is wrong with a value that could not be made, in one line.
+
+    Where it may be of several kinds, the parser says what keeps it from being each of them: of interest is only what
+    the kind says that it was meant to be.
+    """
+    if "any of the Union subtypes" in message:
+        reasons = re.findall(r"^\s*- (.*)$", message.partition("Errors:")[2], re.MULTILINE)
+        own = [reason for reason in reasons if not reason.startswith(("Expected ", "Import path ", "Type "))]
+        message = own[0] if len(own) == 1 else message
+    return " ".join(message.split())
+
+
 def _unknown_option(option: str, known: list[str]) -> str:
     if not option.startswith("-"):
         return f"unexpected argument {option!r}: options begin with -- (see --help)"

@@ -19,11 +19,12 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from experiments import run_directory
 from experiments.claims import Claim
-from experiments.cli_errors import UsageError, explain
+from experiments.cli_errors import UsageError, explain, explain_value
 from experiments.config_files import read_config_file
 from experiments.figures import figures_for
 from experiments.options import option_values
@@ -31,6 +32,7 @@ from experiments.resume import Resumed, differences, relocate
 from experiments.summary import circumstances, data_facts, opening
 from zoo import Task
 from zoo.callbacks import (
+    WEIGHT_AVERAGE_KEY,
     EpochProgress,
     GracefulStop,
     LastCheckpoint,
@@ -40,12 +42,14 @@ from zoo.callbacks import (
     StepSeeding,
     TrainingDoctor,
     ValueGuard,
+    WeightAverage,
 )
-from zoo.checkpointing import SealedCheckpointIO, write_whole
+from zoo.checkpointing import CheckpointError, SealedCheckpointIO, write_whole
 from zoo.hardware import default_precision
 from zoo.tracking import MetricsCSV, ResilientWandbLogger, start_wandb
 
 Doctor = Literal["none", "watch", "overfit"]
+Average = Literal["none", "ema", "swa"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 Figures = Literal["all", "none"]
 Tracking = Literal["auto", "wandb", "csv", "tensorboard", "none"]
@@ -171,6 +175,16 @@ class ExperimentCLI(LightningCLI):
             help=f"Stop after this many validations without a better {self.experiment.monitor} (default: never).",
         )
         parser.add_argument(
+            "--average",
+            type=Average,
+            default="none",
+            help="Validate, test and keep an average of the weights: ema is their exponential moving average, swa the "
+            "mean over the steps of the run's last quarter.",
+        )
+        parser.add_argument(
+            "--average_decay", type=float, default=0.999, help="Of ema: how much the average before each step counts."
+        )
+        parser.add_argument(
             "--checkpoint_every",
             type=int | None,
             default=None,
@@ -230,6 +244,7 @@ class ExperimentCLI(LightningCLI):
             raise UsageError("--patience: counts validations, and --trainer.limit_val_batches 0 leaves none")
         if self.config.checkpoint_every is not None and self.config.checkpoint_every < 1:
             raise UsageError(f"--checkpoint_every: must be at least 1, got {self.config.checkpoint_every}")
+        self.weight_averages()
         if self.config.trainer.limit_test_batches == 0:
             raise UsageError("--trainer.limit_test_batches: must not be 0, a run ends with its test")
 
@@ -245,7 +260,7 @@ class ExperimentCLI(LightningCLI):
             if self.config.compile is not None:
                 self.model.network.compile(mode=self.config.compile)  # in place: what is saved has the same names
         except (ValueError, TypeError, MisconfigurationException) as error:
-            raise UsageError(" ".join(str(error).split())) from error
+            raise UsageError(explain_value(str(error))) from error
         self.directory = self._directory()
         try:
             self.trainer = self.instantiate_trainer()
@@ -356,6 +371,7 @@ class ExperimentCLI(LightningCLI):
         callbacks: list[Callback] = [
             *(LeanLoop(), PlainHyperparameters(), StepSeeding()),
             *(self.record, GracefulStop(), _Opening(self), ValueGuard()),
+            *self.weight_averages(),
         ]
         if config.enable_progress_bar is not False:
             callbacks.append(EpochProgress())
@@ -369,6 +385,18 @@ class ExperimentCLI(LightningCLI):
         if self.config.figures == "all" and not config.fast_dev_run:
             callbacks += figures_for(self.experiment.name, self.model, self.datamodule)
         return callbacks
+
+    def weight_averages(self) -> list[Callback]:
+        """What ``--average`` asks for.
+
+        Raises:
+            UsageError: it cannot be.
+        """
+        kind = self.config.average
+        try:
+            return [] if kind == "none" else [WeightAverage(kind, self.config.average_decay)]
+        except ValueError as error:
+            raise UsageError(f"--average_decay: {error}") from error
 
     def early_stopping(self) -> EarlyStopping:
         """What ``--patience`` asks for."""
@@ -464,6 +492,7 @@ class _Opening(Callback):
         self.cli.record.facts.update(
             **data_facts(self.cli.datamodule),
             seed=self.cli.config.seed_everything,
+            average=self.cli.config.average,
             trainer={name: value for name, value in self.cli.config.trainer.as_dict().items() if value is not None},
             **circumstances(trainer, pl_module),
         )
@@ -481,6 +510,13 @@ class _Opening(Callback):
             trainer.log_every_n_steps = int(trainer.num_training_batches)  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if WEIGHT_AVERAGE_KEY in checkpoint and trainer.state.fn == TrainerFn.FITTING:
+            callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+            if not any(isinstance(callback, WeightAverage) for callback in callbacks):
+                raise CheckpointError(
+                    "the run to resume averages its weights, and with --average none the average would be trained on: "
+                    "leave the option as it was, or begin a new run"
+                )
         if self.cli.resumed is not None:
             folder = (self.cli.directory / run_directory.CHECKPOINTS).absolute()
             relocate(checkpoint, folder if self.cli.resumed.directory is not None else None)

@@ -51,7 +51,7 @@ _PATIENCE = 120.0  # seconds for a run that takes a few
 _EXIT_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 _SAME = (
     *("state_dict", "optimizer_states", "lr_schedulers", "loops", "training_loss", "epoch", "global_step"),
-    "learning_curves",  # where figures are drawn
+    *("weight_average", "learning_curves"),  # where there is one, and where figures are drawn
 )
 
 

@@ -50,7 +50,8 @@ class FitOnlyCLI(ExperimentCLI):
         config.enable_progress_bar = False
         config.enable_checkpointing = False
         stopping = [] if self.config.patience is None else [self.early_stopping()]
-        return [LeanLoop(), StepSeeding(), GracefulStop(), ValueGuard(), *stopping, *self._more]
+        ours: list[Callback] = [LeanLoop(), StepSeeding(), GracefulStop(), ValueGuard(), *self.weight_averages()]
+        return [*ours, *stopping, *self._more]
 
 
 class _Reporting(Callback):

@@ -4,6 +4,7 @@ from zoo.models import (
     BinaryMLPClassifier,
     CNNClassifier,
     CRNNTranscriber,
+    EnsembleClassifier,
     LeNet5Classifier,
     LeNet5Regressor,
     LinearRegressor,
@@ -18,6 +19,7 @@ from zoo.models import (
     RegularizedMLPClassifier,
     RNNClassifier,
     SoftmaxClassifier,
+    VGGClassifier,
 )
 from zoo.pretrained import list_pretrained, load_pretrained, push_to_hub, save_pretrained
 from zoo.tasks import (
@@ -25,6 +27,7 @@ from zoo.tasks import (
     BinaryPrediction,
     ClassPrediction,
     CTCOnCPUWarning,
+    EnsembleClassification,
     GradientDescentRegression,
     MulticlassClassification,
     Regression,
@@ -44,6 +47,8 @@ __all__ = [
     "CRNNTranscriber",
     "CTCOnCPUWarning",
     "ClassPrediction",
+    "EnsembleClassification",
+    "EnsembleClassifier",
     "GradientDescentRegression",
     "LSTMClassifier",
     "LSTMForecaster",
@@ -69,6 +74,7 @@ __all__ = [
     "TargetError",
     "Task",
     "Transcription",
+    "VGGClassifier",
     "__version__",
     "list_pretrained",
     "load_pretrained",

@@ -11,6 +11,7 @@ Every leaf comes back with ``Leaf.load_from_checkpoint(path)`` and no other argu
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -19,11 +20,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.checkpointing import load_weights
-from zoo.networks import CRNN, MLP, ConvNet, LeNet5, Linear, Perceptron, Polynomial, Recurrent, initialize
-from zoo.networks.checks import check_positive
+from zoo.networks import (
+    CRNN,
+    MLP,
+    VGG,
+    ConvNet,
+    Ensemble,
+    LeNet5,
+    Linear,
+    Perceptron,
+    Polynomial,
+    Recurrent,
+    initialize,
+)
+from zoo.networks.checks import check_choice, check_positive
 from zoo.optim import weight_decay_groups
 from zoo.tasks import (
     BinaryClassification,
+    EnsembleClassification,
     GradientDescentRegression,
     MulticlassClassification,
     Regression,
@@ -519,6 +533,61 @@ class CNNClassifier(MulticlassClassification):
         )
 
 
+class VGGClassifier(MulticlassClassification):
+    """:class:`zoo.networks.VGG` as a classifier of images of any size.
+
+    Weight decay is for the weights alone, see :func:`zoo.optim.weight_decay_groups`.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        channels: output channels of the convolutions of each stage.
+        depths: convolutions of each stage.
+        kernel_size: height and width of every kernel, odd.
+        norm: ``"batch"``, ``"group"``, ``"layer"`` or ``None``.
+        dropout: probability of dropping a feature before the last layer, in [0, 1).
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        channels: tuple[int, ...] = (32, 64, 128),
+        depths: tuple[int, ...] = (1, 2, 2),
+        kernel_size: int = 3,
+        norm: str | None = "batch",
+        dropout: float = 0.0,
+        activation: str = "relu",
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = VGG(in_channels, num_classes, channels, depths, kernel_size, norm, dropout, activation)
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+    def optimizer_parameters(self) -> list[Any]:
+        return weight_decay_groups(self)
+
+
 class LeNet5Classifier(MulticlassClassification):
     """:class:`zoo.networks.LeNet5` as a classifier of 32x32 images.
 
@@ -746,6 +815,111 @@ class LSTMClassifier(MulticlassClassification):
             optimizer=optimizer,
             scheduler=scheduler,
         )
+
+
+class EnsembleClassifier(EnsembleClassification):
+    """Classifiers of this module that vote, see :class:`zoo.networks.Ensemble`.
+
+    Weight decay is for the weights alone, see :func:`zoo.optim.weight_decay_groups`.
+
+    Args:
+        members: of each its class and its arguments, such as ``{"class": "VGGClassifier", "kernel_size": 5}``; the
+            loss, and with it ``label_smoothing`` and ``class_weights``, is the ensemble's. The default are three
+            convolutional networks with kernels of 3, 5 and 7, as An et al. combine them ("An ensemble of simple
+            convolutional neural network models for MNIST digit recognition", 2020).
+        num_classes: number of classes, of all members.
+        voting: ``"soft"`` or ``"hard"``.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name, of all members.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+
+    Raises:
+        ValueError: no members, one of a class that there is not, or arguments that are none of its.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        members: tuple[dict[str, Any], ...] = (
+            {"class": "VGGClassifier", "kernel_size": 3},
+            {"class": "VGGClassifier", "kernel_size": 5, "channels": (32, 64, 96), "depths": (1, 1, 1)},
+            {"class": "VGGClassifier", "kernel_size": 7, "channels": (32, 48, 64), "depths": (1, 1, 1)},
+        ),
+        num_classes: int = 10,
+        voting: str = "soft",
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = Ensemble([_make_member(member, num_classes).network for member in members], voting)
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+    @classmethod
+    def of(cls, tasks: Sequence[MulticlassClassification], voting: str = "soft") -> EnsembleClassifier:
+        """The ensemble of trained classifiers, with copies of their weights; their temperatures are left out.
+
+        Args:
+            tasks: of classes of this module, for the same classes.
+            voting: ``"soft"`` or ``"hard"``.
+
+        Raises:
+            ValueError: none, one of another class, or for other classes than the first.
+        """
+        for task in tasks:
+            check_choice("a member's class", type(task).__name__, _MEMBERS)
+            if task.num_classes != tasks[0].num_classes:
+                raise ValueError(f"the members tell {tasks[0].num_classes} and {task.num_classes} classes apart")
+        members = tuple(
+            {"class": type(task).__name__, **{k: v for k, v in task.hparams.items() if k not in _OF_ENSEMBLES}}
+            for task in tasks
+        )
+        ensemble = cls(members, tasks[0].num_classes if tasks else 2, voting)
+        for network, task in zip(ensemble.network.members, tasks, strict=True):
+            network.load_state_dict(task.network.state_dict())
+        return ensemble
+
+    def optimizer_parameters(self) -> list[Any]:
+        return weight_decay_groups(self)
+
+
+_MEMBERS: Mapping[str, type[MulticlassClassification]] = {
+    leaf.__name__: leaf
+    for leaf in (
+        *(SoftmaxClassifier, MLPClassifier, RegularizedMLPClassifier, CNNClassifier, VGGClassifier, LeNet5Classifier),
+        *(RNNClassifier, LSTMClassifier),
+    )
+}
+
+# What a member takes from its ensemble, or may not be told in a checkpoint: a file to read.
+_OF_ENSEMBLES = ("num_classes", "label_smoothing", "class_weights", "init", *_NOT_HYPERPARAMETERS)
+
+
+def _make_member(member: Mapping[str, Any], num_classes: int) -> MulticlassClassification:
+    if not isinstance(member, Mapping) or "class" not in member:
+        raise ValueError(f"a member must be a dictionary with its 'class' and its arguments, got {member!r:.100}")
+    arguments = {name: value for name, value in member.items() if name != "class"}
+    check_choice("a member's class", member["class"], _MEMBERS)
+    for name in arguments:
+        if name in _OF_ENSEMBLES:
+            raise ValueError(f"{name} is the ensemble's, and none of a member's arguments")
+    try:
+        return _MEMBERS[member["class"]](num_classes=num_classes, **arguments)
+    except TypeError as error:
+        raise ValueError(f"no {member['class']} can be made of {arguments!r:.200}: {error}") from error
 
 
 class LSTMForecaster(Regression):

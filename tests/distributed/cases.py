@@ -28,12 +28,14 @@ from zoo import (
     SequenceTranscription,
 )
 from zoo.callbacks import (
+    WEIGHT_AVERAGE_KEY,
     ClassificationFigure,
     FigureWarning,
     GracefulStop,
     LastCheckpoint,
     LeanLoop,
     TrainingDoctor,
+    WeightAverage,
 )
 from zoo.checkpointing import read_checkpoint
 from zoo.networks import Recurrent
@@ -168,18 +170,29 @@ def _trained(world: int, kind: str, size: int) -> Any:
     return {name: value.detach().clone() for name, value in task.named_parameters()}, losses, trainer.global_step
 
 
-def fitted_with_batch_norm(world: int, size: int) -> Any:
+def fitted_with_batch_norm(world: int, size: int, *callbacks: Callback) -> Any:
     """The validation metrics of a fit, and those of the model that the first rank then has."""
     torch.manual_seed(1)
     network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
     task = MulticlassClassification(network, 4)
     train = BatchLoader(*samples_of("multiclass", 120), batch_size=20, shuffle=True)
     val = BatchLoader(*samples_of("multiclass", size), batch_size=20)
-    trainer = trainer_of(world, max_epochs=1, log_every_n_steps=1)
+    trainer = trainer_of(world, max_epochs=1, log_every_n_steps=1, callbacks=list(callbacks))
     trainer.fit(task, train, val)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     [again] = trainer_of(world).validate(task, val, verbose=False)  # every rank begins with the first one's state
     return logged, again
+
+
+def averaged(world: int) -> dict[str, torch.Tensor]:
+    """The averaged weights of a fit, and those that it would go on with."""
+    task = task_of("multiclass", optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9))
+    loader = BatchLoader(*samples_of("multiclass", 129), batch_size=GLOBAL_BATCH // world, shuffle=True, seed=3)
+    trainer = trainer_of(world, max_epochs=2, log_every_n_steps=1, callbacks=[WeightAverage(decay=0.5)])
+    trainer.fit(task, loader, BatchLoader(*samples_of("multiclass", 5), batch_size=5))
+    dumped = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    trained = {f"trained {name}": value.clone() for name, value in dumped[WEIGHT_AVERAGE_KEY]["trained"].items()}
+    return {**trained, **{name: value.detach().clone() for name, value in task.named_parameters()}}
 
 
 def weighed(world: int) -> dict[Any, Any]:
@@ -453,6 +466,8 @@ def run_all(world: int, directory: Path) -> dict[str, Any]:
             "sharded": sharded(),
             "trained": trained(world),
             "batch_norm": {size: fitted_with_batch_norm(world, size) for size in (1, 129)},
+            "batch_norm_averaged": fitted_with_batch_norm(world, 129, WeightAverage(decay=0.5)),
+            "averaged": averaged(world),
             "weighed": weighed(world),
             "buffers": with_buffers(world),
             "stopped": stopped(world, directory),

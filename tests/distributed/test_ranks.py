@@ -107,6 +107,24 @@ def test_validation_inside_a_fit_is_that_of_the_first_ranks_statistics(run_ranks
         assert logged == ranks[0][0]
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_have_the_averaged_weights_of_one_process(run_ranks, single, world):
+    expected = single["averaged"]
+    assert not torch.equal(expected["network.weight"], expected["trained network.weight"])
+    for results in run_ranks(world):
+        for name, value in expected.items():
+            torch.testing.assert_close(results["averaged"][name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_an_average_is_validated_with_the_first_ranks_statistics(run_ranks, world):
+    found = [results["batch_norm_averaged"] for results in run_ranks(world)]
+    for logged, again in found:
+        assert logged == pytest.approx(again, abs=1e-6)
+        assert logged == found[0][0]
+    assert found[0][0] != run_ranks(world)[0]["batch_norm"][129][0]
+
+
 @pytest.mark.parametrize("parts", cases.PARTS)
 @pytest.mark.parametrize("world", WORLDS)
 def test_losses_are_weighed_alike_whether_their_sum_is_known_or_asked_for(run_ranks, world, parts):

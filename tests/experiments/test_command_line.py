@@ -44,6 +44,12 @@ def configs(tmp_path_factory):
         (["--data.val_size", "-5"], ["val_size", "-5"]),
         (["--data.dataset", "MNSIT"], ["--data.dataset", "'MNSIT'", "did you mean MNIST"]),
         (["--data.augment", "shft"], ["--data.augment", "'shft'", "did you mean shift"]),
+        (
+            ["--data.augment", "RandomAffine", "--data.augment.degrees", "-1"],
+            ["error: degrees must be at least 0", "-1"],
+        ),
+        (["--data.augment", "RandomAffine", "--data.augment.degree", "1"], ["--data.augment.degree", "mean degrees"]),
+        (["--data.augment", "RandomAfine"], ["--data.augment", "'RandomAfine'"]),
         (["--data.image_size", "4"], ["image_size", "from 8 to 256", "4"]),
         (["--trainer.precision", "bf17"], ["--trainer.precision", "bf16"]),
         (["--trainer.accelerator", "gpuu"], ["gpuu"]),
@@ -60,6 +66,9 @@ def configs(tmp_path_factory):
         (["--config", "{configs}/resume.yaml"], ["resume", "--resume"]),
         (["--config", "{configs}/modle.yaml"], ["modle", "model"]),
         (["--patience", "0"], ["--patience", "at least 1"]),
+        (["--average", "emma"], ["--average", "'emma'", "did you mean ema"]),
+        (["--average", "ema", "--average_decay", "1"], ["--average_decay", "less than 1"]),
+        (["--average", "ema", "--average_decay", "often"], ["--average_decay", "float", "'often'"]),
         (["--config", "none.yaml"], ["--config", "none.yaml"]),
         (["--config", "{configs}/misspelt.yaml"], ["model.chanels", "model.channels"]),
         (["--config", "{configs}/broken.yaml"], ["config"]),
@@ -121,6 +130,15 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_two(args, parts, configs
         ("mnist_softmax", ["--model.hidden", "[5]"], ["unknown option --model.hidden"]),
         ("mnist_mlp", ["--model.label_smoothing", "1"], ["label_smoothing", "less than 1"]),
         ("mnist_lenet", ["--model.activation", "tahn"], ["activation", "'tahn'", "did you mean 'tanh'"]),
+        ("mnist_best", ["--model.depths", "[1, 2]"], ["depths", "3 stages", "2"]),
+        ("mnist_best", ["--model.kernel_size", "4"], ["kernel_size", "odd", "4"]),
+        ("mnist_ensemble", ["--model.members", "[]"], ["at least one member"]),
+        ("mnist_ensemble", ["--model.members", "[{}]"], ["'class'"]),
+        ("mnist_ensemble", ["--model.members", "[3]"], ["members", "3"]),
+        ("mnist_ensemble", ["--model.members", "[{class: VGG}]"], ["class", "'VGG'", "VGGClassifier"]),
+        ("mnist_ensemble", ["--model.members", "[{class: VGGClassifier, kernels: 3}]"], ["VGGClassifier", "kernels"]),
+        ("mnist_ensemble", ["--model.members", "[{class: VGGClassifier, weights: a}]"], ["weights", "ensemble's"]),
+        ("mnist_ensemble", ["--model.voting", "sotf"], ["voting", "'sotf'", "did you mean 'soft'"]),
         ("mnist_lenet_mse", ["--model.loss", "mes"], ["loss", "'mes'", "did you mean 'mse'"]),
     ],
 )
@@ -251,6 +269,7 @@ def test_every_experiment_has_a_line():
         *("robust_regression", "xor", "binary_moons", "multiclass_blobs"),
         *("mnist_softmax", "mnist_mlp", "mnist_regularized_mlp", "mnist_lenet", "mnist_lenet_mse", "mnist_cnn"),
         *("mnist_rnn", "mnist_lstm", "sine_forecast", "digit_strings_ctc", "digits_finetune"),
+        *("mnist_best", "mnist_ensemble"),
     }
     assert all(len(line) > 10 for line in experiments.values())
 

@@ -16,7 +16,15 @@ from conftest import REPOSITORY, SHORT
 from torchvision import datasets
 
 from datamodules import DataError
-from experiments import crash_test, linear_regression_from_scratch, mnist_cnn, multiclass_blobs, robust_regression, xor
+from experiments import (
+    crash_test,
+    linear_regression_from_scratch,
+    mnist_cnn,
+    mnist_ensemble,
+    multiclass_blobs,
+    robust_regression,
+    xor,
+)
 from experiments.runner import run
 from zoo import NonFiniteLossError, TargetError
 from zoo.callbacks import NoTrainingStepError, StepSeeding
@@ -25,6 +33,10 @@ from zoo.checkpointing.sealing import is_sealed
 from zoo.optim import UnknownLengthError
 
 CSV = [*SHORT, "--tracking", "csv"]
+VOTERS = [
+    *("--model.members", "[{class: SoftmaxClassifier}, {class: SoftmaxClassifier}]", "--average_decay", "0.9"),
+    *("--data.dataset", "digits", "--data.batch_size", "64", "--trainer.limit_train_batches", "8"),
+]
 
 
 def weights(path):
@@ -98,6 +110,8 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(monkeypatch, read_wandb, 
         # No optimizer that could be restored; and steps that nobody but the task counts.
         (linear_regression_from_scratch, ["--data.num_samples", "2000", "--data.batch_size", "200"], 17),
         (linear_regression_from_scratch, ["--data.num_samples", "2000", "--data.batch_size", "1400"], 3),
+        # The average of the weights, and several networks that are examined by themselves.
+        (mnist_ensemble, VOTERS, 29),
     ],
 )
 def test_every_experiment_resumes_to_the_bit_and_runs_again_from_its_config(experiment, options, batch, monkeypatch):

@@ -15,7 +15,16 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules import GaussianBlobsDataModule
 from zoo import RegularizedMLPClassifier
-from zoo.callbacks import EpochProgress, GracefulStop, LastCheckpoint, RunRecord, StepSeeding, graceful_stop
+from zoo.callbacks import (
+    WEIGHT_AVERAGE_KEY,
+    EpochProgress,
+    GracefulStop,
+    LastCheckpoint,
+    RunRecord,
+    StepSeeding,
+    WeightAverage,
+    graceful_stop,
+)
 from zoo.checkpointing import SealedCheckpointIO, read_checkpoint
 from zoo.optim import OneCycle, Plateau
 from zoo.tracking import MetricsCSV
@@ -47,6 +56,12 @@ RUNS = {
     "a number of steps": ({"max_epochs": -1, "max_steps": 10, "val_check_interval": 0.5}, "one_cycle"),
     "a number of steps, that of the epochs": ({"max_epochs": -1, "max_steps": 14}, "plateau"),
     "no validation": ({"max_epochs": 2, "limit_val_batches": 0}, "one_cycle"),
+    "an average of the weights": ({"max_epochs": 2, "val_check_interval": 0.5}, "plateau"),
+    "a mean of the last weights": ({"max_epochs": 3}, "one_cycle"),
+}
+AVERAGES = {
+    "an average of the weights": partial(WeightAverage, "ema", decay=0.7),
+    "a mean of the last weights": partial(WeightAverage, "swa", start=0.4),
 }
 
 
@@ -84,6 +99,7 @@ class StopAt(Callback):
 
 def fit(directory, run, *callbacks, resume=False, every_n_steps=1):
     options, schedule = RUNS[run]
+    averages = [AVERAGES[run]()] if run in AVERAGES else []
     last = LastCheckpoint(directory, every_n_steps=every_n_steps)
     best = ModelCheckpoint(
         directory, "best", save_on_train_epoch_end=False, monitor="val/loss", enable_version_counter=False
@@ -91,7 +107,7 @@ def fit(directory, run, *callbacks, resume=False, every_n_steps=1):
     rows = read_checkpoint(last.path)["run_record"]["metric_rows"] if resume else None
     trainer = Trainer(
         accelerator="cpu",
-        callbacks=[StepSeeding(0), RunRecord(), GracefulStop(), best, last, *callbacks],
+        callbacks=[StepSeeding(0), RunRecord(), GracefulStop(), *averages, best, last, *callbacks],
         logger=MetricsCSV(directory, rows),
         plugins=[SealedCheckpointIO()],
         log_every_n_steps=2,
@@ -129,6 +145,7 @@ def ending(directory):
     kept = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "training_loss", "epoch", "global_step")
     return {
         **flat({name: last[name] for name in kept}, "last"),
+        **flat({name: last[name] for name in [WEIGHT_AVERAGE_KEY] if name in last}, "last"),
         **flat({name: best[name] for name in ("state_dict", "epoch", "global_step")}, "best"),
         "metrics": (directory / "metrics.csv").read_text(),
     }

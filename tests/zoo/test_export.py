@@ -41,11 +41,19 @@ MODELS = {
     "MLPClassifier": {"in_features": 6, "num_classes": 4, "hidden": (5,), "activation": "leaky_relu"},
     "RegularizedMLPClassifier": {"in_features": 6, "num_classes": 4, "hidden": (5,), "input_dropout": 0.5},
     "CNNClassifier": {"in_channels": 3, "channels": (4, 6), "hidden": 7, "image_size": 20, "dropout": 0.5},
+    "VGGClassifier": {"in_channels": 3, "channels": (4, 6), "depths": (1, 2), "kernel_size": 5, "dropout": 0.5},
     "LeNet5Classifier": {},
     "LeNet5Regressor": {"num_classes": 3},
     "OneHotMLPRegressor": {"in_features": 6, "num_classes": 4, "hidden": (5,)},
     "RNNClassifier": {"in_features": 3, "hidden": 5, "cell": "gru", "bidirectional": True},
     "LSTMClassifier": {"in_features": 3, "num_classes": 4, "hidden": 5, "bidirectional": True, "dropout": 0.5},
+    "EnsembleClassifier": {
+        "members": (
+            {"class": "SoftmaxClassifier", "in_features": 6},
+            {"class": "RegularizedMLPClassifier", "in_features": 6, "hidden": (5,)},
+        ),
+        "num_classes": 4,
+    },
     "LSTMForecaster": {"hidden": 5, "horizon": 2, "num_layers": 2},
     "CRNNTranscriber": {"alphabet": "ab \u00fc", "image_height": 8, "channels": (3, 4), "halve_width": 2, "hidden": 5},
 }
@@ -64,15 +72,15 @@ def make(name):
 
 def make_inputs(task, samples=10, size=11):
     """Standard normal inputs; ``size`` steps, or columns, of sequences, whose lengths differ."""
-    arguments = task.hparams
+    arguments = {**task.hparams.get("members", [{}])[0], **task.hparams}
     lengths = torch.linspace(size // 2, size, samples).long()
     if isinstance(task, SequenceTranscription):
         return torch.randn(samples, 1, arguments["image_height"], size), lengths
     if "num_layers" in arguments:
         return torch.randn(samples, size, arguments["in_features"]), lengths
-    if hasattr(task.network, "image_size"):
-        side = task.network.image_size
-        return torch.randn(samples, task.network.in_channels, side, side)
+    if "in_channels" in arguments or hasattr(task.network, "image_size"):
+        side = getattr(task.network, "image_size", 20)
+        return torch.randn(samples, arguments.get("in_channels", 1), side, side)
     return torch.randn(samples, arguments["in_features"])
 
 

@@ -14,6 +14,8 @@ from zoo import (
     BinaryMLPClassifier,
     CNNClassifier,
     CRNNTranscriber,
+    EnsembleClassification,
+    EnsembleClassifier,
     GradientDescentRegression,
     LeNet5Classifier,
     LeNet5Regressor,
@@ -33,6 +35,7 @@ from zoo import (
     SequenceTranscription,
     SoftmaxClassifier,
     Task,
+    VGGClassifier,
 )
 from zoo.checkpointing import CheckpointError
 from zoo.optim import OneCycle
@@ -89,6 +92,39 @@ OTHER_CNN = OTHER_CLASSES | {
     "norm": None,
     "dropout": 0.5,
     "activation": "gelu",
+}
+VGG = CLASSES | {
+    "in_channels": 1,
+    "channels": (32, 64, 128),
+    "depths": (1, 2, 2),
+    "kernel_size": 3,
+    "norm": "batch",
+    "dropout": 0.0,
+    "activation": "relu",
+}
+OTHER_VGG = OTHER_CLASSES | {
+    "in_channels": 3,
+    "channels": (4, 6),
+    "depths": (2, 1),
+    "kernel_size": 5,
+    "norm": "group",
+    "dropout": 0.5,
+    "activation": "gelu",
+}
+ENSEMBLE = CLASSES | {
+    "members": (
+        {"class": "VGGClassifier", "kernel_size": 3},
+        {"class": "VGGClassifier", "kernel_size": 5, "channels": (32, 64, 96), "depths": (1, 1, 1)},
+        {"class": "VGGClassifier", "kernel_size": 7, "channels": (32, 48, 64), "depths": (1, 1, 1)},
+    ),
+    "voting": "soft",
+}
+OTHER_ENSEMBLE = OTHER_CLASSES | {
+    "members": (
+        {"class": "SoftmaxClassifier", "in_features": 6},
+        {"class": "MLPClassifier", "in_features": 6, "hidden": (5,)},
+    ),
+    "voting": "hard",
 }
 LENET = CLASSES | {"in_channels": 1, "activation": "tanh"}
 OTHER_LENET = OTHER_CLASSES | {"in_channels": 3, "activation": "prelu", "init": "kaiming"}
@@ -148,11 +184,13 @@ LEAVES = [
         (MLPClassifier, MLP_CLASSIFIER, OTHER_MLP_CLASSIFIER),
         (RegularizedMLPClassifier, REGULARIZED, OTHER_REGULARIZED),
         (CNNClassifier, CNN, OTHER_CNN),
+        (VGGClassifier, VGG, OTHER_VGG),
         (LeNet5Classifier, LENET, OTHER_LENET),
         (LeNet5Regressor, ONE_HOT_LENET, OTHER_ONE_HOT_LENET),
         (OneHotMLPRegressor, ONE_HOT_MLP, OTHER_ONE_HOT_MLP),
         (RNNClassifier, RNN, OTHER_RNN),
         (LSTMClassifier, LSTM, OTHER_LSTM),
+        (EnsembleClassifier, ENSEMBLE, OTHER_ENSEMBLE),
         (LSTMForecaster, FORECASTER, OTHER_FORECASTER),
         (CRNNTranscriber, CRNN, OTHER_CRNN),
     ]
@@ -166,7 +204,7 @@ RUNS = [
 ]
 TASKS = {
     *(Task, Regression, GradientDescentRegression, BinaryClassification, MulticlassClassification),
-    SequenceTranscription,
+    *(SequenceTranscription, EnsembleClassification),
 }
 ONE_HOT = (LeNet5Regressor, OneHotMLPRegressor)
 METRICS = {
@@ -188,7 +226,10 @@ def metrics_of(task):
 
 def make_samples(task, size=24):
     """Random inputs that the leaf takes, and targets of its kind; sequences are of different lengths."""
-    arguments = task.hparams
+    arguments = dict(task.hparams)
+    if "members" in arguments:  # all of them take the same inputs
+        [member, *_] = arguments["members"]
+        arguments = {**getattr(zoo, member["class"])().hparams, **member, **arguments}
     if kind_of(task) is SequenceTranscription:
         images = torch.randn(size, arguments["in_channels"], arguments["image_height"], 40)
         labels = 1 + torch.arange(size * 3).reshape(size, 3) % len(arguments["alphabet"])
@@ -198,9 +239,9 @@ def make_samples(task, size=24):
         )
     if "num_layers" in arguments:
         features = Padded(torch.randn(size, 6, arguments["in_features"]), 1 + torch.arange(size) % 6)
-    elif hasattr(task.network, "image_size"):
-        side = task.network.image_size
-        features = torch.randn(size, task.network.in_channels, side, side)
+    elif "in_channels" in arguments or hasattr(task.network, "image_size"):
+        side = getattr(task.network, "image_size", 12)
+        features = torch.randn(size, arguments.get("in_channels", 1), side, side)
     else:
         features = torch.randn(size, arguments["in_features"])
     if isinstance(task, ONE_HOT):

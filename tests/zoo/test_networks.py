@@ -11,7 +11,19 @@ from torch import nn
 from torch.nn import functional
 
 import zoo.networks
-from zoo.networks import MLP, ConvBlock, ConvNet, LeNet5, Linear, Perceptron, Polynomial, ShapeError, initialize
+from zoo.networks import (
+    MLP,
+    VGG,
+    ConvBlock,
+    ConvNet,
+    Ensemble,
+    LeNet5,
+    Linear,
+    Perceptron,
+    Polynomial,
+    ShapeError,
+    initialize,
+)
 
 
 def count(module):
@@ -32,6 +44,10 @@ def count(module):
             ConvNet(channels=(16, 32), hidden=128, kernel_size=5, padding=0),
             (400 + 32) + (12_800 + 64) + (512 * 128 + 128) + (128 * 10 + 10),
         ),
+        # Five 3x3 convolutions without bias, two numbers a channel for each norm, and ten sums over 128 means.
+        (VGG(), (288 + 64) + (18_432 + 36_864 + 2 * 128) + (73_728 + 147_456 + 2 * 256) + (1_280 + 10)),
+        (VGG(3, 4, (6,), (2,), 5, norm=None), (450 + 6) + (900 + 6) + (24 + 4)),
+        (Ensemble([Linear(3, 2), Perceptron(3)]), 8 + 4),
         (ConvBlock(3, 8, norm="layer"), 3 * 8 * 9 + 16),
         (ConvBlock(3, 8, activation="prelu"), 3 * 8 * 9 + 8 + 1),
         (Linear(), 2),
@@ -59,6 +75,10 @@ def test_the_default_convnet_has_29178_parameters():
         (ConvNet(), (5, 1, 28, 28), (5, 10)),
         (ConvNet(3, 4, (8,), hidden=5, image_size=9), (1, 3, 9, 9), (1, 4)),
         (ConvNet(channels=[4, 4], kernel_size=4, padding=2, image_size=12), (2, 1, 12, 12), (2, 10)),
+        (VGG(), (5, 1, 28, 28), (5, 10)),
+        (VGG(channels=(4, 4, 4), depths=(1, 1, 1)), (1, 1, 4, 9), (1, 10)),
+        (VGG(3, 7, [4], [3], 7, "layer"), (2, 3, 1, 1), (2, 7)),
+        (Ensemble([Linear(12, 4), MLP(12, (3,), 4)]), (5, 3, 2, 2), (5, 4)),
         (ConvBlock(2, 6, 5), (2, 2, 9, 7), (2, 6, 9, 7)),
         (ConvBlock(2, 6, 5, stride=2, padding=0), (2, 2, 9, 7), (2, 6, 3, 2)),
         (ConvBlock(2, 6, pool=3), (2, 2, 9, 7), (2, 6, 3, 2)),
@@ -213,6 +233,9 @@ def test_a_name_like_no_other_gets_no_suggestion():
         (LeNet5(3), (2, 1, 32, 32), ["(2, 1, 32, 32)", "in_channels=3"]),
         (ConvNet(), (2, 1, 32, 28), ["(2, 1, 32, 28)", "28x28"]),
         (LeNet5(), (2, 1, 28, 28), ["(2, 1, 28, 28)", "32x32"]),
+        (VGG(), (1, 28, 28), ["(batch, 1, height, width)", "(1, 28, 28)", "unsqueeze(0)"]),
+        (VGG(3), (2, 1, 28, 28), ["(2, 1, 28, 28)", "in_channels=3"]),
+        (VGG(), (2, 1, 28, 3), ["at least 4", "(2, 1, 28, 3)", "fewer stages"]),
     ],
 )
 def test_images_of_another_shape_are_refused_with_both_shapes(network, shape, parts):
@@ -257,6 +280,83 @@ def test_dropout_drops_its_share_before_the_last_layer_in_training_only():
 def test_a_convnet_that_cannot_be_is_refused_with_its_numbers(arguments, message):
     with pytest.raises(ValueError, match=message):
         ConvNet(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"channels": ()}, "channels must name at least one stage"),
+        ({"depths": (1, 2)}, "depths must hold a number for each of the 3 stages, got 2"),
+        ({"depths": (1, 0, 1)}, "depths must be an integer of at least 1, got 0"),
+        ({"kernel_size": 4}, "takes an odd kernel_size, got 4"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
+        ({"norm": "bach"}, "norm must be one of .* did you mean 'batch'"),
+    ],
+)
+def test_a_vgg_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        VGG(**arguments)
+
+
+def test_vgg_is_stages_of_convolutions_pooled_between_them_and_the_mean_over_the_image():
+    network = VGG(2, 3, (4, 5), (2, 1), norm=None, activation="tanh")
+    images = torch.randn(2, 2, 6, 8)
+    first, second, third, last = (part for part in network.modules() if isinstance(part, nn.Conv2d | nn.Linear))
+    maps = functional.conv2d(images, first.weight, first.bias, padding=1).tanh()
+    maps = functional.max_pool2d(functional.conv2d(maps, second.weight, second.bias, padding=1), 2).tanh()
+    maps = functional.conv2d(maps, third.weight, third.bias, padding=1).tanh()
+    assert maps.shape == (2, 5, 3, 4)
+    torch.testing.assert_close(network(images), last(maps.mean(dim=(2, 3))))
+    assert first.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Says(nn.Module):
+    """Gives everyone the logits of these probabilities, whatever the inputs."""
+
+    def __init__(self, *probabilities):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(probabilities).log() + 3.0)  # a constant more changes no softmax
+
+    def forward(self, inputs):
+        return self.logits.expand(len(inputs), -1)
+
+
+@pytest.mark.parametrize(
+    ("members", "soft", "hard"),
+    [
+        # Two of three say 1; the mean says 0. Each vote counts 2/7, the mean 1/7.
+        ([(0.9, 0.1), (0.4, 0.6), (0.4, 0.6)], (17 / 30, 13 / 30), (2 + 17 / 30, 4 + 13 / 30)),
+        # One vote for each of the three: the mean decides.
+        ([(0.6, 0.4, 0.0), (0.0, 0.9, 0.1), (0.1, 0.1, 0.8)], (0.7 / 3, 1.4 / 3, 0.3), ()),
+    ],
+)
+def test_votes_by_hand(members, soft, hard):
+    inputs = torch.zeros(2, 1)
+    networks = [Says(*(max(share, 1e-30) for share in shares)) for shares in members]
+    mean = Ensemble(networks)(inputs).softmax(dim=1)
+    torch.testing.assert_close(mean, torch.tensor([soft] * 2))
+    shares = Ensemble(networks, voting="hard")(inputs).softmax(dim=1)
+    counts = torch.zeros(len(soft))
+    for member in members:
+        counts[max(range(len(member)), key=member.__getitem__)] += 1
+    expected = (counts + 0.5 * torch.tensor(soft)) / (len(members) + 0.5)
+    torch.testing.assert_close(shares, expected.expand(2, -1))
+    assert shares.argmax(dim=1).tolist() == [1, 1]
+    assert mean.argmax(dim=1).tolist() == [soft.index(max(soft))] * 2
+    assert not hard or shares[0].tolist() == pytest.approx([value / 7 for value in hard])
+
+
+def test_an_ensemble_in_half_precision_votes_in_32_bits():
+    logits = Ensemble([Linear(3, 2), Linear(3, 2)]).bfloat16()(torch.zeros(4, 3, dtype=torch.bfloat16))
+    assert logits.dtype == torch.float32
+    assert Ensemble([Linear(3, 2)]).double()(torch.zeros(4, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_an_ensemble_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="at least one member, got none"):
+        Ensemble([])
+    with pytest.raises(ValueError, match="voting must be one of 'soft', 'hard', got 'sotf'; did you mean 'soft'"):
+        Ensemble([Linear()], voting="sotf")
 
 
 def test_the_smallest_image_that_fits_is_taken():

@@ -24,9 +24,12 @@ from zoo.callbacks.sample_grid import SampleGrid
 from zoo.callbacks.seeding import StepSeeding
 from zoo.callbacks.training_doctor import TrainingDoctor
 from zoo.callbacks.value_guard import BatchSizeError, NoTrainingStepError, ValueGuard
+from zoo.callbacks.weight_average import WEIGHT_AVERAGE_KEY, AverageKind, WeightAverage
 from zoo.callbacks.weight_images import FirstLayerFilters, WeightImages
 
 __all__ = [
+    "WEIGHT_AVERAGE_KEY",
+    "AverageKind",
     "BatchSizeError",
     "CTCAlignment",
     "ClassificationFigure",
@@ -52,6 +55,7 @@ __all__ = [
     "StepSeeding",
     "TrainingDoctor",
     "ValueGuard",
+    "WeightAverage",
     "WeightImages",
     "WorstImages",
     "describe_optimizer",

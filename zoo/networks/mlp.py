@@ -78,7 +78,7 @@ class MLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs = check_features(inputs, self.in_features)
-        if self.norm == "batch" and len(inputs) == 1 and self.hidden[1].training:
+        if self.norm == "batch" and self.hidden[1].training and len(inputs) == 1:  # the size last: it would be traced
             raise ShapeError("batch norm cannot be trained with a single sample: use larger batches, or norm='layer'")
         outputs: Tensor = self.head(self.hidden(self.input_dropout(inputs)))
         return outputs

@@ -2,6 +2,7 @@
 
 from zoo.tasks.base import TargetError, Task
 from zoo.tasks.binary import BinaryClassification, BinaryPrediction
+from zoo.tasks.ensemble import EnsembleClassification
 from zoo.tasks.from_scratch import GradientDescentRegression
 from zoo.tasks.multiclass import ClassPrediction, MulticlassClassification
 from zoo.tasks.regression import Regression
@@ -13,6 +14,7 @@ __all__ = [
     "BinaryPrediction",
     "CTCOnCPUWarning",
     "ClassPrediction",
+    "EnsembleClassification",
     "GradientDescentRegression",
     "MulticlassClassification",
     "NonFiniteLossError",

@@ -1,0 +1,53 @@
+"""Five convolutions read MNIST: at least 99.70 % of the 10,000 test images, with 278,890 parameters.
+
+Five 3x3 convolutions in three stages, batch norm and global average pooling; images rotated, scaled, sheared and moved
+a little; one-cycle AdamW, labels smoothed by 0.1, and the exponential moving average of the weights, as it is behind
+the last step.
+"""
+
+from __future__ import annotations
+
+from datamodules import MNISTDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run
+from zoo import VGGClassifier
+
+EXPERIMENT = Experiment(
+    name="mnist_best",
+    doc=__doc__,
+    model=VGGClassifier,
+    data=MNISTDataModule,
+    select="last",
+    defaults={
+        "trainer.max_epochs": 15,
+        "model.dropout": 0.2,
+        "model.label_smoothing": 0.1,
+        "model.optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": 0.006, "weight_decay": 0.03, "fused": True},
+        },
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle", "init_args": {"warmup": 0.2, "start_factor": 0.1}},
+        "data.batch_size": 128,
+        "data.augment": "affine",
+        "average": "ema",
+        "average_decay": 0.998,
+    },
+    claims=[
+        Claim(
+            "test/accuracy",
+            0.997,
+            0.9965,
+            "published for a six-layer MLP of 12 million weights with elastic distortions, Ciresan et al. 2010",
+            dataset="MNIST",
+        )
+    ],
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)

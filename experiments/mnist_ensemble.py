@@ -1,0 +1,70 @@
+"""Three convolutional networks read MNIST and vote: at least 99.75 % of the 10,000 test images.
+
+Kernels of 3x3, 5x5 and 7x7, as An et al. (2020) combine them, in smaller networks; trained side by side on the same
+batches, each by its own loss, in the way of ``mnist_best``. The claim is of the mean of their probabilities; each
+member's accuracy, and that of the majority of their decisions, are reported beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from datamodules import MNISTDataModule
+from experiments.claims import Claim
+from experiments.mnist_best import EXPERIMENT as BEST
+from experiments.runner import Experiment, evaluate_beside, launch, run
+from zoo import EnsembleClassifier, MulticlassClassification
+from zoo.networks import Ensemble
+
+
+def examine(model: EnsembleClassifier, data: Any, trainer: Trainer) -> dict[str, float]:
+    """The accuracy of each member by itself, and of the majority of their decisions."""
+    members = model.network.members
+    networks = {f"test/member{number}_accuracy": member for number, member in enumerate(members, start=1)}
+    networks["test/hard_vote_accuracy"] = Ensemble(members, voting="hard")
+    return {
+        name: evaluate_beside(MulticlassClassification(network, model.num_classes), data, trainer)["accuracy"]
+        for name, network in networks.items()
+    }
+
+
+EXPERIMENT = Experiment(
+    name="mnist_ensemble",
+    doc=__doc__,
+    model=EnsembleClassifier,
+    data=MNISTDataModule,
+    select="last",
+    defaults={
+        **{name: value for name, value in BEST.defaults.items() if name != "model.dropout"},
+        "model.members": [
+            {"class": "VGGClassifier", "kernel_size": 3, "dropout": 0.2},
+            *(
+                {
+                    "class": "VGGClassifier",
+                    "kernel_size": size,
+                    "channels": channels,
+                    "depths": [1, 1, 1],
+                    "dropout": 0.2,
+                }
+                for size, channels in ((5, [32, 64, 96]), (7, [32, 48, 64]))
+            ),
+        ],
+    },
+    claims=[
+        Claim(
+            "test/accuracy", 0.9975, 0.9987, "published for three simple CNNs voting, An et al. 2020", dataset="MNIST"
+        )
+    ],
+    examine=examine,
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)
