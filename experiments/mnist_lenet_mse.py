@@ -81,6 +81,7 @@ EXPERIMENT = Experiment(
             dataset="MNIST",
         )
     ],
+    architecture="LeNet-5, squared error",
 )
 
 

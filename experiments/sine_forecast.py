@@ -57,6 +57,9 @@ EXPERIMENT = Experiment(
         ),
     ],
     examine=other_forecasts,
+    architecture="LSTM, 64 units",
+    reported=("linear/mse", "naive/mse"),
+    headline=("test/mse", "limit", "seconds"),
 )
 
 
