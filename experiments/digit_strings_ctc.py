@@ -62,7 +62,10 @@ EXPERIMENT = Experiment(
     ],
     examine=beam_search_beside,
     architecture="three convolution blocks, bidirectional LSTM, CTC",
-    reported=("beam/cer", "beam/sequence_accuracy"),
+    reported={
+        "beam/cer": "by beam search character error rate",
+        "beam/sequence_accuracy": "and sequence accuracy",
+    },
     headline=("test/cer", "test/sequence_accuracy", "seconds"),
 )
 

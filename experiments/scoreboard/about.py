@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from experiments.command_line import Experiment
@@ -25,7 +25,7 @@ class About:
         mode: whether more or less of it is better.
         datasets: the data that its claims are about; empty where there is only one.
         headline: which figures the first line gives, in their order.
-        reported: which figures are told beside those of the claims.
+        reported: further figures that are told, in words, by name.
         seeds: how many are usual.
         quick: whether it is of a few seconds, on made data without pictures or sequences.
     """
@@ -37,7 +37,7 @@ class About:
     mode: Literal["min", "max"] = "max"
     datasets: frozenset[str] = frozenset()
     headline: Sequence[str] = ()
-    reported: Sequence[str] = ()
+    reported: Mapping[str, str] = field(default_factory=dict)
     seeds: int = 5
     quick: bool = False
 
@@ -66,7 +66,7 @@ def about(name: str, first_line: str) -> About:
         mode=experiment.mode if first is None else first.mode,
         datasets=frozenset(claim.dataset for claim in experiment.claims if claim.dataset is not None),
         headline=tuple(experiment.headline) or (metric, SECONDS),
-        reported=tuple(experiment.reported),
+        reported=dict(experiment.reported),
         seeds=experiment.seeds,
         quick=experiment.data.__module__ == "datamodules.synthetic",
     )

@@ -31,22 +31,14 @@ _LIMITS = """\
 ## Held against known limits
 
 The data are made, and the best that anyone can do on them is known: the variance of the noise, or the accuracy of the
-true class densities. *Beyond the limit* is by how much the figure is worse; on a finite test it may be better.
+true class densities. *Beyond it* is by how much the figure is worse; on a finite test it may be better.
 """
 _OTHERS = """\
 ## Without a published figure or a limit
 """
-_RIGHT = (
-    "parameters",
-    "published error",
-    "ours",
-    "ahead by",
-    "limit",
-    "beyond the limit",
-    "must be",
-    "seconds",
-    "seeds",
-)
+_RIGHT = ("parameters", "published", "ours", "ahead by", "limit", "beyond it", "must be", "seconds", "seeds")
+_SPACE = "\N{NO-BREAK SPACE}"
+_SHORT = 30  # characters that stay in one line, so that lines of neighbouring cells are level
 
 Cells = Callable[[MeanClaim], Sequence[str]]
 
@@ -60,8 +52,8 @@ def page(board: Board) -> str:
     # The order of the papers: from the largest published error to the least.
     groups[_PUBLISHED].sort(key=_published_accuracy)
     tables = [
-        (_PUBLISHED, ("published error", "ours", "ahead by", "must be"), _published_cells),
-        (_LIMITS, ("figure", "ours", "limit", "beyond the limit", "must be"), _limit_cells),
+        (_PUBLISHED, ("published", "of", "ours", "ahead by", "must be"), _published_cells),
+        (_LIMITS, ("figure", "ours", "limit", "which is", "beyond it", "must be"), _limit_cells),
         (_OTHERS, ("figure", "ours", "must be"), _other_cells),
     ]
     parts = [_HEAD, _settings_text(settings)]
@@ -88,15 +80,15 @@ def _published_accuracy(row: Row) -> float:
 
 def _table(rows: Sequence[Row], columns: Sequence[str], cells: Cells, settings: Sequence[Mapping[str, Any]]) -> str:
     several = len(settings) > 1
-    titles = ["architecture", "experiment", "parameters", *columns, "seconds", "seeds", "measured"]
+    titles = ["experiment", "parameters", *columns, "seconds", "seeds", "measured"]
     lines = [titles, ["---:" if title in _RIGHT else "---" for title in titles]]
     for row in rows:
         middle = _middle(row, len(columns), cells)
         parameters = "" if row.parameters is None else f"{row.parameters:,}"
-        name = f"`{row.experiment}`"
-        took = "" if row.seconds is None else words.mean_and_std(SECONDS, row.seconds).replace(" s", "")
+        name = f"{_text(row.architecture)}<br>`{row.experiment}`"
+        took = "" if row.seconds is None else _whole(words.mean_and_std(SECONDS, row.seconds).replace(" s", ""))
         measured = _measured(row, settings if several else ())
-        lines.append([_text(row.architecture), name, parameters, *middle, took, str(len(row.seeds)), measured])
+        lines.append([name, parameters, *middle, took, str(len(row.seeds)), measured])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -124,13 +116,12 @@ def _unclaimed(row: Row) -> MeanClaim:
 def _published_cells(claim: MeanClaim) -> Sequence[str]:
     """In percent error, whatever the metric's sense."""
     known = words.published(claim.source)
-    ours = _as_error(claim, claim.value)
+    ours = _whole(words.mean_and_std(claim.metric, _as_error(claim, claim.value)))
     limit = claim.limit
     if limit is None or known is None or claim.distance is None:
-        return "", _mean_and_std(claim.metric, ours), "", _must(claim)
-    what, who = known
-    there = f"{words.percent(_as_error(claim, limit).mean)} {_text(f'{what} ({who})')}"
-    return there, _mean_and_std(claim.metric, ours), _ahead(claim), _must(claim)
+        return "", _text(words.words(claim.metric)), ours, "", _must(claim)
+    published = _whole(words.percent(_as_error(claim, limit).mean))
+    return published, _text(f"{known[0]} ({known[1]})"), ours, _ahead(claim), _must(claim)
 
 
 def _as_error(claim: MeanClaim, spread: Spread) -> Spread:
@@ -139,28 +130,26 @@ def _as_error(claim: MeanClaim, spread: Spread) -> Spread:
 
 def _ahead(claim: MeanClaim) -> str:
     assert claim.distance is not None
-    points = -100 * claim.distance.mean
-    return (
-        f"{points:.2f}"
-        if round(points, 2) > 0
-        else "level"
-        if round(points, 2) == 0
-        else f"**behind by {-points:.2f}**"
-    )
+    points = round(-100 * claim.distance.mean, 2)
+    if points < 0:
+        return _whole(f"**behind by {-points:.2f}**")
+    return f"{points:.2f}" if points else "level"
 
 
 def _limit_cells(claim: MeanClaim) -> Sequence[str]:
-    metric = claim.metric
-    name, ours = _text(words.words(metric)), _mean_and_std(metric, claim.value)
-    limit, distance = claim.limit, claim.distance
+    metric, limit, distance = claim.metric, claim.limit, claim.distance
+    name, ours = _whole(_text(words.words(metric))), _whole(words.mean_and_std(metric, claim.value))
     if limit is None or distance is None:
-        return name, ours, "-", "-", _must(claim)
-    known = f"{words.mean(metric, Spread((limit.mean,)))}, {_text(claim.source)}"
-    return name, ours, known, words.mean_and_std(metric, distance).replace(" %", ""), _must(claim)
+        return name, ours, "-", "-", "-", _must(claim)
+    known = words.value(metric, limit.mean) if words.is_share(metric) else f"{limit.mean:.4g}"
+    source = _text(claim.source)
+    beyond = words.mean_and_std(metric, distance).replace(" %", "")
+    return name, ours, _whole(known), _whole(source) if len(source) <= _SHORT else source, _whole(beyond), _must(claim)
 
 
 def _other_cells(claim: MeanClaim) -> Sequence[str]:
-    return _text(words.words(claim.metric)), _mean_and_std(claim.metric, claim.value), _must(claim)
+    name, ours = words.words(claim.metric), words.mean_and_std(claim.metric, claim.value)
+    return _whole(_text(name)), _whole(ours), _must(claim)
 
 
 def _must(claim: MeanClaim) -> str:
@@ -170,11 +159,12 @@ def _must(claim: MeanClaim) -> str:
     as_error = words.published(claim.source) is not None and claim.mode == "max"
     bar = words.percent(1.0 - claim.bar) if as_error else words.value(claim.metric, claim.bar)
     sign = "≤" if as_error or claim.mode == "min" else "≥"
-    return f"{sign} {bar} ✓" if claim.reached else f"**{sign} {bar} ✗**"
+    return _whole(f"{sign} {bar} ✓" if claim.reached else f"**{sign} {bar} ✗**")
 
 
-def _mean_and_std(metric: str, spread: Spread) -> str:
-    return words.mean_and_std(metric, spread)
+def _whole(text: str) -> str:
+    """Text that is not broken into lines."""
+    return text.replace(" ", _SPACE)
 
 
 # ------------------------------------------------------------------ where and when
@@ -185,8 +175,9 @@ def _measured(row: Row, settings: Sequence[Mapping[str, Any]]) -> str:
         return ""
     held = row.circumstances
     commit = f"`{_text(held['commit'][:7])}`" if held["commit"] else "no revision"
-    where = f", ({settings.index(_setting(row)) + 1})" if settings else ""
-    return f"{_text(held['date'][:10])}, {commit}{'' if held['clean'] else ', changed'}{where}"
+    where = f" ({settings.index(_setting(row)) + 1})" if settings else ""
+    date = _text(held["date"][:10]).replace("-", "\N{NON-BREAKING HYPHEN}")
+    return f"{date}<br>{commit}{'' if held['clean'] else ' changed'}{where}"
 
 
 def _setting(row: Row) -> dict[str, Any]:
@@ -216,7 +207,7 @@ def _setting_text(setting: Mapping[str, Any]) -> str:
     parts = [f"{machine.get('cpu', 'unknown processor')}, {machine.get('cores', '?')} cores"]
     parts += [f"{machine['memory_gib']} GiB of memory"] if machine.get("memory_gib") else []
     parts += [f"GPU {machine['gpu']}" if machine.get("gpu") else "no GPU"]
-    parts += [f"run on {setting['device']}"] if setting["device"] else []
+    parts += [f"run on {setting['device'].removeprefix(machine.get('cpu', '') + ', ')}"] if setting["device"] else []
     versions = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
     return _text(f"{', '.join(parts)}; {versions}")
 

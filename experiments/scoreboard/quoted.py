@@ -112,7 +112,7 @@ def with_figures(source: str, one: About, row: Row) -> str:
         raise QuotationError(f'{one.name} does not begin with a docstring in """ that is as it stands there')
     first_line, _, rest = docstring.strip().partition("\n")
     paragraphs = [part for part in re.split(r"\n{2,}", rest.strip()) if part]
-    measured = "\n".join(textwrap.wrap(_measured(one, row), _WIDTH - 1, break_long_words=False, break_on_hyphens=False))
+    measured = _wrapped(_measured(one, row))
     places = [number for number, part in enumerate(paragraphs) if part.startswith(_MEASURED)]
     if places:
         paragraphs[places[0]] = measured
@@ -123,6 +123,13 @@ def with_figures(source: str, one: About, row: Row) -> str:
     if ast.dump(without_words(ast.parse(changed))) != ast.dump(without_words(tree)):
         raise QuotationError(f"the docstring of {one.name} cannot be written without changing its code")
     return changed
+
+
+def _wrapped(text: str) -> str:
+    """The text in lines, no number alone."""
+    whole = re.sub(r" (?=[%±]|\+-|s\b|in all)|(?<=[±]) |(?<=\+-) ", "\N{NO-BREAK SPACE}", text)
+    lines = textwrap.wrap(whole, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _headline(line: str, one: About, row: Row) -> str:
@@ -173,9 +180,8 @@ def _measured(one: About, row: Row) -> str:
     command = f"``python -m experiments.scoreboard --only {row.experiment}``"
     data = ", real MNIST" if row.dataset.startswith("MNIST") else ""
     figures = [_in_full(claim) for claim in row.board_claims]
-    figures += [
-        f"{words.words(name)} {words.mean_and_std(name, row.figures[name], '+-')}" for name in _reported(one, row)
-    ]
+    for name, told in _reported(one, row).items():
+        figures.append(f"{told} {words.mean_and_std(name, row.figures[name], '+-')}")
     took = words.mean_and_std(SECONDS, row.figures[SECONDS], "+-")
     text = f"{_MEASURED}{command}, {_seeds(row)}{data}: {', '.join(figures)}; {took} in all; {_where(row)}."
     for claim in row.board_claims:
@@ -196,15 +202,19 @@ def _in_full(claim: MeanClaim) -> str:
         pairs = zip(claim.value.values, claim.limit.values, strict=True)
         ratio = Spread(tuple(value / limit for value, limit in pairs)).mean
         return f"{text}, {ratio:.3f} times {claim.source}"
-    side = "below" if (claim.distance.mean >= 0.0) == (claim.mode == "max") else "above"
-    gap = Spread(tuple(abs(value) for value in claim.distance.values))
+    if not any(claim.distance.values):
+        return f"{text}, {claim.source}"
+    short = claim.distance.mean >= 0.0
+    side = "below" if short == (claim.mode == "max") else "above"
+    gap = claim.distance if short else Spread(tuple(-value for value in claim.distance.values))
     points = words.mean_and_std("accuracy", gap, "+-").replace(" %", "")
     return f"{text}, {points} percentage points {side} {claim.source}"
 
 
-def _reported(one: About, row: Row) -> list[str]:
+def _reported(one: About, row: Row) -> dict[str, str]:
+    """Further figures to tell, in words."""
     claimed = {claim.metric for claim in row.claims}
-    return [name for name in one.reported if name in row.figures and name not in claimed]
+    return {name: told for name, told in one.reported.items() if name in row.figures and name not in claimed}
 
 
 def _seeds(row: Row) -> str:
@@ -255,12 +265,12 @@ def _introduction(rows: Mapping[str, Row]) -> str:
         "Mean ± standard deviation over the seeds (five, where no other number is said); seconds in all, start-up, "
         f"test and figures included{where}. More, and how it was measured, on the [scoreboard]({PAGE})."
     )
-    return "\n".join(textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
+    return _wrapped(text)
 
 
 def _line(one: About, row: Row) -> str:
-    names = dict.fromkeys([*(claim.metric for claim in row.board_claims), *_reported(one, row)])
-    figures = [f"{words.words(name)} {words.mean_and_std(name, row.figures[name])}" for name in names]
+    names = {**{claim.metric: words.words(claim.metric) for claim in row.board_claims}, **_reported(one, row)}
+    figures = [f"{told} {words.mean_and_std(name, row.figures[name])}" for name, told in names.items()]
     seeds = "" if len(row.seeds) == 5 else f" ({len(row.seeds)} seeds)"
     held = "; ".join(_limit(claim) for claim in row.board_claims if claim.limit is not None)
     took = words.mean_and_std(SECONDS, row.figures[SECONDS])

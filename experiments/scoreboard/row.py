@@ -174,7 +174,7 @@ def row_as_json(row: Row) -> dict[str, Any]:
         "parameters": row.parameters,
         "figures": {name: _spread_as_json(spread) for name, spread in row.figures.items()},
         "claims": [_claim_as_json(claim) for claim in row.claims],
-        **row.circumstances,
+        **{name: row.circumstances[name] for name in UNKNOWN},
     }
 
 

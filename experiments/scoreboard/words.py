@@ -128,7 +128,7 @@ def published(source: str) -> tuple[str, str] | None:
 def _numbers(spread: Spread) -> tuple[str, str]:
     """Mean and deviation, with two digits of the deviation."""
     center, std = spread.mean, spread.std
-    if 0.0 < abs(center) < _SMALL:
+    if 0.0 < abs(center) < _SMALL and std < _SMALL:
         return _scientific(center), _scientific(std)
     if std == 0.0 or not math.isfinite(std):
         return f"{center:.4f}", f"{std:.0f}"
