@@ -119,7 +119,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     mode.add_argument(
         "--write-figures",
         action="store_true",
-        help="run nothing: write the board's figures into the README's table and the experiments' docstrings",
+        help="run nothing: write the board's figures into SCOREBOARD.md, the README and the experiments' docstrings",
     )
     mode.add_argument(
         "--check",

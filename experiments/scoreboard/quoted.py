@@ -1,4 +1,4 @@
-"""The board's figures where they are quoted: in the README's table, and in the experiments' docstrings.
+"""The board's figures where they are quoted: in ``SCOREBOARD.md``, the README's table, and the experiments' docstrings.
 
 The first line of a docstring is a sentence of its author's, in which the figures alone are replaced: what stands in per
 cent, in seconds or minutes, with a decimal point or as a power of ten. ``Experiment.headline`` says which they are. The
@@ -20,6 +20,7 @@ from experiments.scoreboard import words
 from experiments.scoreboard.about import LIMIT, About, about
 from experiments.scoreboard.board import PAGE, Board
 from experiments.scoreboard.circumstances import ROOT, without_words
+from experiments.scoreboard.page import page
 from experiments.scoreboard.row import Row
 from zoo.checkpointing import write_whole
 
@@ -67,7 +68,7 @@ def write_quotations(board: Board, root: Path = ROOT) -> list[Path]:
 
 
 def quotations(board: Board, root: Path = ROOT) -> list[Quotation]:
-    """The README, and the module of every experiment that the board has a row of.
+    """The README, the board as a page, and the module of every experiment that the board has a row of.
 
     Raises:
         QuotationError: a row is not complete, or on other data than its claims are about; a sentence has no place for
@@ -81,7 +82,9 @@ def quotations(board: Board, root: Path = ROOT) -> list[Quotation]:
     for row in rows.values():
         if not row.is_quotable:
             raise QuotationError(f"the figures of {row.experiment} are not to be told: {'; '.join(row.remarks)}")
+    path = root / PAGE
     made = [_readme(root / README, known, rows)]
+    made.append(Quotation(path, _read(path) if path.exists() else "", page(board.of(names))))
     for one in known:
         if one.name in rows:
             path = root / "experiments" / f"{one.name}.py"

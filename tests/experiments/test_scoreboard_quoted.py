@@ -10,6 +10,7 @@ from experiments.over_seeds import MeanClaim, Spread
 from experiments.scoreboard.__main__ import main
 from experiments.scoreboard.about import About
 from experiments.scoreboard.board import Board
+from experiments.scoreboard.page import page
 from experiments.scoreboard.quoted import QuotationError, quotations, with_figures, write_quotations
 from experiments.scoreboard.row import Row
 
@@ -171,7 +172,9 @@ def checkout(tmp_path):
 
 def test_the_readme_gets_a_row_of_every_experiment(checkout):
     board = Board({"mnist_lenet": lenet()})
-    assert write_quotations(board, checkout) == [checkout / "README.md", checkout / "experiments" / "mnist_lenet.py"]
+    files = ["README.md", "SCOREBOARD.md", "experiments/mnist_lenet.py"]
+    assert write_quotations(board, checkout) == [checkout / name for name in files]
+    assert (checkout / "SCOREBOARD.md").read_text() == page(board)
     text = (checkout / "README.md").read_text()
     assert text.startswith("# Title\n\n<!-- scoreboard")
     assert text.endswith("<!-- end of the scoreboard -->\n\nMore.\n")
