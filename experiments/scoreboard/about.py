@@ -47,12 +47,13 @@ def about(name: str, first_line: str) -> About:
 
     Args:
         name: of the module.
-        first_line: of its docstring.
-
-    Raises:
-        ImportError: it cannot be imported here.
+        first_line: of its docstring, which is all there is of a module that cannot be imported here: its runs will say
+            why.
     """
-    experiment = getattr(importlib.import_module(f"experiments.{name}"), "EXPERIMENT", None)
+    try:
+        experiment = getattr(importlib.import_module(f"experiments.{name}"), "EXPERIMENT", None)
+    except ImportError:
+        experiment = None
     what = first_line.partition(": ")[0].rstrip(".")
     if not isinstance(experiment, Experiment):
         return About(name, what, what, "test/accuracy", headline=("test/accuracy", SECONDS))

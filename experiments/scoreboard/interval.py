@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from experiments.over_seeds import MeanClaim, Spread
+from experiments.scoreboard.words import is_share
 
 FEWEST = 3
 """Seeds without which nothing can be said: of two values the deviation says next to nothing."""
@@ -51,7 +52,14 @@ def interval(claim: MeanClaim) -> Interval | None:
     spread: Spread = claim.distance if follows_data and claim.distance is not None else claim.value
     t = _T[max(freedom for freedom in _T if freedom < seeds)]
     half = max(t * spread.std * math.sqrt(1.0 + 1.0 / seeds), _FLOOR * abs(claim.value.mean))
-    return Interval("distance" if follows_data else "value", spread.mean - half, spread.mean + half)
+    low, high = spread.mean - half, spread.mean + half
+    if follows_data:
+        return Interval("distance", low, high)
+    return Interval(
+        "value",
+        max(low, 0.0) if min(spread.values) >= 0.0 else low,
+        min(high, 1.0) if is_share(claim.metric) else high,
+    )
 
 
 def place_of(held: dict[str, object], bounds: Interval) -> float | None:

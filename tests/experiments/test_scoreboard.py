@@ -224,9 +224,9 @@ def test_a_folder_is_no_board(tmp_path):
 # ---------------------------------------------------------------------- intervals
 
 
-def claim_over(values, limits=None, mode="max"):
+def claim_over(values, limits=None, mode="max", metric="test/mse"):
     limit = None if limits is None else Spread(tuple(limits))
-    return MeanClaim("test/accuracy", mode, Spread(tuple(values)), 0.0, limit, "", len(values))
+    return MeanClaim(metric, mode, Spread(tuple(values)), 0.0, limit, "", len(values))
 
 
 def test_the_interval_is_that_of_students_t_for_one_more_seed():
@@ -253,8 +253,17 @@ def test_between_the_quantiles_that_of_fewer_seeds_is_taken():
 
 
 def test_seeds_that_all_agree_leave_room_for_another_rounding():
-    bounds = interval(claim_over([1.0] * 20))
-    assert (bounds.low, bounds.high) == pytest.approx((0.99, 1.01))
+    bounds = interval(claim_over([0.5] * 20))
+    assert (bounds.low, bounds.high) == pytest.approx((0.495, 0.505))
+
+
+def test_an_interval_holds_what_can_be():
+    bounds = interval(claim_over([1.0] * 5, metric="test/accuracy"))
+    assert (bounds.low, bounds.high) == (0.99, 1.0)
+    bounds = interval(claim_over([1e-4, 0.0, 3e-4]))
+    assert bounds.low == 0.0
+    assert bounds.high > 1e-3
+    assert interval(claim_over([-1.0, 0.0, 1.0])).low < -1.0
 
 
 def test_where_the_limit_follows_the_data_the_distance_counts():
@@ -444,7 +453,8 @@ def test_an_experiment_is_asked_for_its_figure_and_its_data():
     assert about("sine_forecast", "").quick is False
 
 
-def test_a_module_without_an_experiment_is_known_by_its_docstring():
-    assert about("seeds", "Several seeds: 1.00 %, in 3 s.") == About(
-        "seeds", "Several seeds", "Several seeds", "test/accuracy", headline=("test/accuracy", "seconds")
+@pytest.mark.parametrize("name", ["seeds", "no_such_module"])
+def test_a_module_without_an_experiment_is_known_by_its_docstring(name):
+    assert about(name, "Several seeds: 1.00 %, in 3 s.") == About(
+        name, "Several seeds", "Several seeds", "test/accuracy", headline=("test/accuracy", "seconds")
     )

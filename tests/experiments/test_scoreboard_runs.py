@@ -435,13 +435,13 @@ def checked(tmp_path, experiments, **changes):
 def test_a_figure_in_its_interval_passes(tmp_path, capsys):
     assert checked(tmp_path, Experiments())
     # 0.92, deviation sqrt(0.00025): 8.611 * 0.0158 * sqrt(1.2) = 0.1491
-    assert "in        xor: test accuracy 90.00 %, recorded 77.09 % to 106.91 %" in capsys.readouterr().out
+    assert "in        xor: test accuracy 90.00 %, recorded 77.09 % to 100.00 %" in capsys.readouterr().out
 
 
 def test_a_figure_outside_its_interval_fails(tmp_path, capsys):
     worse = STUB.replace("0.9 +", "0.77 +").replace("sys.argv[1:]", "'xor', '0', sys.argv[1]")
     assert not checked(tmp_path, Experiments(xor_0=worse))
-    assert "OUTSIDE   xor: test accuracy 77.00 %, recorded 77.09 % to 106.91 %" in capsys.readouterr().out
+    assert "OUTSIDE   xor: test accuracy 77.00 %, recorded 77.09 % to 100.00 %" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
