@@ -59,7 +59,7 @@ def _measure(given: argparse.Namespace) -> None:
         complete = Series(tasks, runs, given.output, experiments).run()
     print(f"written   {given.output / PAGE}, {given.output / DATA}")
     if not complete:
-        _fail("not every row is complete; what failed is tried again by the same command")
+        _fail("not every row is complete and on its own data; the same command tries again what failed")
 
 
 def _write_figures(path: Path) -> None:

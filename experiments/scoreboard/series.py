@@ -73,7 +73,7 @@ class Series:
         """Run what is missing, and write the board behind each experiment.
 
         Returns:
-            Whether every row is complete.
+            Whether every row is complete, and on the data that it is about.
 
         Raises:
             CheckpointError: the board, or what is known of a run, could not be written.
@@ -92,10 +92,18 @@ class Series:
                 self._keep_part(task)
                 raise
             row = self._row(task)
-            self._write(row)
             self.progress.say(result(row))
-            complete &= row.is_complete
+            if row.stand_in and self._has_real(row):
+                self.progress.say([f"! {row.experiment}: the board keeps the row that it had"])
+            else:
+                self._write(row)
+            complete &= row.is_quotable
         return complete
+
+    def _has_real(self, row: Row) -> bool:
+        """Whether the board has a row that is no stand-in."""
+        held = read_board(self.output / DATA).rows.get(row.experiment)
+        return held is not None and bool(held.seeds) and not held.stand_in
 
     def _all(self) -> list[tuple[str, int]]:
         return [(task.about.name, seed) for task in self.tasks for seed in task.seeds]
@@ -121,7 +129,7 @@ class Series:
         """Of an experiment that was interrupted, keep what there is, unless the board has more."""
         held = read_board(self.output / DATA).rows.get(task.about.name)
         row = self._row(task)
-        if row.seeds and (held is None or not held.is_complete):
+        if row.seeds and (held is None or not held.is_complete) and not (row.stand_in and self._has_real(row)):
             self._write(row)
 
     def _write(self, row: Row) -> None:

@@ -1,6 +1,7 @@
 """Runs, and what is made of them: a process of milliseconds in the place of an experiment, and a real one."""
 
 import contextlib
+import dataclasses
 import json
 import re
 import signal
@@ -328,6 +329,17 @@ def test_other_rows_are_kept_and_those_of_no_experiment_leave_the_board(tmp_path
     assert series(tmp_path, Experiments(), MOONS).run()
     assert set(rows(tmp_path)) == {"xor", "binary_moons"}
     assert rows(tmp_path)["xor"] == before
+
+
+def test_a_stand_in_never_takes_the_place_of_the_real_row(tmp_path, capsys):
+    real = dataclasses.replace(XOR, datasets=frozenset({"xor"}))
+    other = dataclasses.replace(XOR, datasets=frozenset({"MNIST"}))
+    assert not series(tmp_path, Experiments(), other).run()  # there is none yet: it is marked
+    assert rows(tmp_path)["xor"].stand_in
+    assert series(tmp_path, Experiments(), real).run()
+    assert not series(tmp_path, Experiments(), other).run()
+    assert not rows(tmp_path)["xor"].stand_in
+    assert "! xor: the board keeps the row that it had" in capsys.readouterr().out
 
 
 def test_what_is_known_to_be_quick_comes_first(tmp_path):
