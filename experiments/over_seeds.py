@@ -15,6 +15,7 @@ from datamodules.atomic import read_bounded
 
 SECONDS = "seconds"
 _LARGEST = 4 * 2**20  # bytes of a summary
+_LARGEST_NUMBER = 1e100
 
 
 class RunsError(RuntimeError):
@@ -114,11 +115,14 @@ def _is_summary(summary: Any) -> bool:
             words = (claim["metric"], claim["source"], claim["mode"])
             if not all(isinstance(word, str) for word in words) or not isinstance(claim["reached"], bool):
                 return False
+        return isinstance(summary["dataset"], str) and all(map(is_plain_number, numbers))
     except (AttributeError, KeyError, TypeError):
         return False
-    return isinstance(summary["dataset"], str) and all(
-        isinstance(number, int | float) and not isinstance(number, bool) for number in numbers
-    )
+
+
+def is_plain_number(value: object) -> bool:
+    """Whether this is a number that one can reckon with: finite, and squared still finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, float]:

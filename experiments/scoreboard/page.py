@@ -207,7 +207,8 @@ def _setting_text(setting: Mapping[str, Any]) -> str:
     parts = [f"{machine.get('cpu', 'unknown processor')}, {machine.get('cores', '?')} cores"]
     parts += [f"{machine['memory_gib']} GiB of memory"] if machine.get("memory_gib") else []
     parts += [f"GPU {machine['gpu']}" if machine.get("gpu") else "no GPU"]
-    parts += [f"run on {setting['device'].removeprefix(machine.get('cpu', '') + ', ')}"] if setting["device"] else []
+    device = setting["device"].removeprefix(f"{machine.get('cpu')}, ")
+    parts += [f"run on {device}"] if device else []
     versions = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
     return _text(f"{', '.join(parts)}; {versions}")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.over_seeds import SECONDS, MeanClaim, Spread, mean_claims, spreads
+from experiments.over_seeds import SECONDS, MeanClaim, Spread, is_plain_number, mean_claims, spreads
 from experiments.scoreboard.about import About
 from experiments.scoreboard.interval import interval
 
@@ -222,8 +222,12 @@ def row_from_json(name: str, held: Any) -> Row:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise DamagedError(f"the row of {name}: {what}") from error
-    if any(len(spread.values) != len(row.seeds) for spread in figures.values()):
+    limits = [claim.limit for claim in row.claims if claim.limit is not None]
+    if any(len(spread.values) != len(row.seeds) for spread in [*figures.values(), *limits]):
         raise DamagedError(f"the row of {name}: figures of another number of seeds than {len(row.seeds)}")
+    facts = [*row.circumstances["machine"].values(), *row.circumstances["versions"].values()]
+    if not all(fact is None or isinstance(fact, str) or is_plain_number(fact) for fact in facts):
+        raise DamagedError(f"the row of {name}: machine or versions that are no plain facts")
     if row.seeds and not {row.metric, SECONDS} <= figures.keys():
         raise DamagedError(f"the row of {name}: neither {row.metric} nor {SECONDS} may be missing")
     return row
@@ -246,7 +250,7 @@ def _spread(held: Any) -> Spread:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_plain_number(value):
         raise TypeError(f"{value!r} is no number")
     return float(value)
 
