@@ -17,7 +17,7 @@ class Claim:
         bar: what it has to reach; may depend on the limit.
         limit: the best possible or the published figure: a number, or the name of the data module's property; ``None``
             if there is none.
-        source: what the limit is, in words.
+        source: what the limit is, in words; of a published figure ``"published for ..., Author et al. YEAR"``.
         mode: whether more (``"max"``) or less (``"min"``) of the metric is better.
         dataset: the data that the claim is about; on others nothing is claimed.
         applies: whether the data module's arguments are those that the claim is about; ``None``: any are.
@@ -30,6 +30,10 @@ class Claim:
     mode: Literal["min", "max"] = "max"
     dataset: str | None = None
     applies: Callable[[Any], bool] | None = None
+
+
+PUBLISHED = "published for "
+"""How the source of a published figure begins; behind it stand the architecture, a comma, and who published it."""
 
 
 def hold(

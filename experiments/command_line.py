@@ -81,6 +81,11 @@ class Experiment:
             the end, where a luckier validation of an earlier step would be no better model.
         claims: what the run is held against.
         examine: more figures for the report, from the tested model, its data, and the trainer; by name.
+        architecture: the network in a few words, for the scoreboard.
+        reported: figures that are told beside those of the claims: what they are, in words, by name.
+        headline: the figures that the first line of ``doc`` gives, in their order: names of figures, ``"limit"`` for
+            that of the first claim, ``"seconds"``. Empty: what the first claim is about, and the seconds.
+        seeds: under how many it is measured.
     """
 
     name: str
@@ -94,6 +99,10 @@ class Experiment:
     select: Literal["best", "last"] = "best"
     claims: Sequence[Claim] = ()
     examine: Callable[[Any, Any, Trainer], dict[str, float]] | None = None
+    architecture: str = ""
+    reported: Mapping[str, str] = field(default_factory=dict)
+    headline: Sequence[str] = ()
+    seeds: int = 5
 
 
 class ExperimentCLI(LightningCLI):

@@ -1,4 +1,4 @@
-"""Lines of 3 to 7 digits, read by CTC: 0.69 % of the characters wrong, 96.57 % of 2,000 lines right.
+"""Lines of 3 to 7 digits, read by CTC: 0.69 % of the characters wrong, 96.57 % of 2,000 lines right, in 187 s.
 
 Three convolution blocks, a bidirectional long short-term memory over their columns, and no word on where a digit is.
 Training lines are written anew in each epoch from the training digits, test lines are made of test digits. Fourteen
@@ -61,6 +61,12 @@ EXPERIMENT = Experiment(
         Claim("test/sequence_accuracy", 0.95, dataset="MNIST lines", applies=is_as_claimed),
     ],
     examine=beam_search_beside,
+    architecture="three convolution blocks, bidirectional LSTM, CTC",
+    reported={
+        "beam/cer": "by beam search character error rate",
+        "beam/sequence_accuracy": "and sequence accuracy",
+    },
+    headline=("test/cer", "test/sequence_accuracy", "seconds"),
 )
 
 

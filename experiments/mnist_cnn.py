@@ -1,4 +1,4 @@
-"""A small CNN reads MNIST: 99.31 % of the 10,000 test images right after a single epoch, in 8 s.
+"""A small CNN reads MNIST after a single epoch: 99.31 % of the 10,000 test images, in 7.5 s.
 
 Two 5x5 convolutions with pooling, batch norm and one hidden layer, 80,250 parameters; one-cycle AdamW, labels smoothed
 by 0.05 (which leaves the probabilities 0.05 too low on average, see ``test/ece``), batches of 128 shifted by up to a
@@ -42,6 +42,7 @@ EXPERIMENT = Experiment(
             dataset="MNIST",
         )
     ],
+    architecture="CNN, two 5x5 convolutions, one hidden layer, batch norm; shifted by a pixel",
 )
 
 

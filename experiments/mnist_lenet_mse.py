@@ -37,6 +37,7 @@ EXPERIMENT = Experiment(
             dataset="MNIST",
         )
     ],
+    architecture="LeNet-5, squared error",
 )
 
 

@@ -40,6 +40,7 @@ EXPERIMENT = Experiment(
             dataset="MNIST",
         )
     ],
+    architecture="two-layer net, 800 hidden units, cross-entropy",
 )
 
 

@@ -26,6 +26,7 @@ EXPERIMENT = Experiment(
         "data.batch_size": 256,
     },
     claims=[Claim("test/accuracy", 0.924, 0.88, "published for one linear layer, LeCun et al. 1998", dataset="MNIST")],
+    architecture="one linear layer",
 )
 
 

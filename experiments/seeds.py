@@ -7,11 +7,7 @@ what the experiment adds and of the seconds, and whether the mean reaches each c
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +15,8 @@ from typing import Any
 
 from experiments.__main__ import list_experiments
 from experiments.cli_errors import OneLineParser
-
-
-class RunsError(RuntimeError):
-    """Runs that make no series."""
+from experiments.over_seeds import RunsError, command, describe, figures, read_summary
+from experiments.run_directory import SUMMARY
 
 
 def repeat(experiment: str, seeds: Sequence[int], options: Sequence[str], folder: Path) -> list[dict[str, Any]]:
@@ -39,11 +33,9 @@ def repeat(experiment: str, seeds: Sequence[int], options: Sequence[str], folder
             raise FileExistsError(f"{directory} is taken by an earlier run: give --keep another directory")
     summaries: list[dict[str, Any]] = []
     for seed, directory in directories.items():
-        command = [sys.executable, "-m", f"experiments.{experiment}", *options]
-        command += ["--seed_everything", str(seed), "--run_dir", str(directory)]
-        subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        subprocess.run(command(experiment, seed, directory, options), check=True, stdout=subprocess.PIPE)
         try:
-            summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+            summary = read_summary(directory / SUMMARY)
         except FileNotFoundError as error:
             raise RunsError(f"the run of seed {seed} left no {error.filename}") from error
         if summaries and summary["dataset"] != summaries[0]["dataset"]:
@@ -52,37 +44,6 @@ def repeat(experiment: str, seeds: Sequence[int], options: Sequence[str], folder
         print(f"seed {seed}: {told} (dataset: {summary['dataset']})", flush=True)
         summaries.append(summary)
     return summaries
-
-
-def figures(summary: dict[str, Any]) -> dict[str, float]:
-    """What differs from seed to seed: test metrics, what the experiment adds, and the seconds in all.
-
-    What was no number is left out.
-    """
-    tested = {name: value for name, value in summary.items() if name.startswith("test/")}
-    known = {name: value for name, value in {**tested, **summary["examined"]}.items() if value is not None}
-    return {**known, "seconds": summary["seconds"]["total"]}
-
-
-def statistics_of(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """A line that names the data, a line for each figure, and one for each claim: what is claimed is the mean."""
-    rows = [figures(summary) for summary in summaries]
-    lines = [f"{len(summaries)} runs (dataset: {summaries[0]['dataset']})"]
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = [row[name] for row in rows if name in row]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        lines.append(f"{name}: {statistics.mean(values):.5g} +- {spread:.2g} ({min(values):.5g} to {max(values):.5g})")
-    for number, claim in enumerate(summaries[0]["claims"]):
-        held = [summary["claims"][number] for summary in summaries]
-        values = [math.nan if one["value"] is None else one["value"] for one in held]
-        mean, bar = statistics.mean(values), statistics.mean(one["bar"] for one in held)
-        margin = mean - bar if claim["mode"] == "max" else bar - mean
-        verdict = "reaches" if margin >= 0.0 or math.isclose(mean, bar, rel_tol=1e-7) else "IS SHORT OF"
-        reached = sum(one["reached"] for one in held)
-        lines.append(
-            f"claim {claim['metric']}: mean {mean:.5g} {verdict} {bar:.5g}; reached by {reached} of {len(held)} runs"
-        )
-    return lines
 
 
 def _seeds(text: str) -> list[int]:
@@ -122,7 +83,7 @@ def _command_line() -> None:
         raise SystemExit(error.returncode) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    print("\n".join(statistics_of(runs)))
+    print("\n".join(describe(runs)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Exclusive or: a perceptron has 75 % at the most, a network with one hidden layer 100 %, 20 seeds of 20.
+"""Exclusive or, which no straight line gets right: 100.00 % by one hidden layer, 58.10 % by a perceptron, in 22 s.
 
 The corners of the unit square under a little noise, each as often as the others. No straight line has more than three
 of the four on the right side; 16 hidden tanh units do.
 
-Measured with ``python -m experiments.seeds xor --seeds 0-19 --keep DIR``: test accuracy of the network 100 % for 20
-seeds of 20, of the perceptron at most 75 % for 20 of 20 (mean 51.3 %); 5.9 s +- 0.1 in all for both; two cores of an
-AMD EPYC; torch 2.15, lightning 2.6.6, Python 3.11.
+Measured with ``python -m experiments.scoreboard --only xor``, seeds 0 to 4: test accuracy 100.00 % +- 0.00, the best
+possible, perceptron accuracy 58.10 % +- 11.96 (highest 74.87), 16.90 +- 11.96 percentage points below three corners of
+four, the most a straight line can have; 21.8 s +- 0.9 in all; Intel Xeon Processor, 1 thread; torch 2.15.0, lightning
+2.6.6, Python 3.11.7.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ EXPERIMENT = Experiment(
         ),
     ],
     examine=perceptron_beside,
+    architecture="MLP, one hidden layer of 16, tanh",
+    headline=("test/accuracy", "perceptron/accuracy", "seconds"),
+    seeds=20,
 )
 
 

@@ -41,11 +41,12 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
         threads = torch.get_num_threads()
-        return f"{_cpu_model()}, {threads} thread{'s' if threads > 1 else ''}"
+        return f"{cpu_model()}, {threads} thread{'s' if threads > 1 else ''}"
     return str(device)
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """What the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -11,7 +11,8 @@ import pytest
 from conftest import REPOSITORY
 
 from experiments.claims import Claim, hold, report
-from experiments.seeds import _seeds, figures, repeat, statistics_of
+from experiments.over_seeds import describe, figures
+from experiments.seeds import _seeds, repeat
 from experiments.summary import closing, write_summary
 
 DATA = SimpleNamespace(dataset_name="linear", noise_variance=0.25, bayes_accuracy=0.95)
@@ -226,7 +227,7 @@ def test_the_statistics_are_mean_deviation_and_range():
         summary_of_seed(0.75, 0.5, 2.0),
         summary_of_seed(1.0, 0.75, 3.0),
     ]
-    assert statistics_of(runs) == [
+    assert describe(runs) == [
         "3 runs (dataset: xor)",
         "test/accuracy: 0.75 +- 0.25 (0.5 to 1)",  # deviation of the sample: sqrt(2 * 0.25^2 / 2)
         "seconds: 2 +- 1 (1 to 3)",
@@ -236,7 +237,7 @@ def test_the_statistics_are_mean_deviation_and_range():
 
 
 def test_the_statistics_of_one_run_have_no_deviation():
-    assert statistics_of([summary_of_seed(0.5, 0.75, 1.0, dataset="digits")])[:2] == [
+    assert describe([summary_of_seed(0.5, 0.75, 1.0, dataset="digits")])[:2] == [
         "1 runs (dataset: digits)",
         "test/accuracy: 0.5 +- 0 (0.5 to 0.5)",
     ]
@@ -244,7 +245,7 @@ def test_the_statistics_of_one_run_have_no_deviation():
 
 def test_a_figure_that_no_run_has_ends_in_a_line_nevertheless():
     runs = [summary_of_seed(None, None, 1.0, reached=False)] * 2
-    assert statistics_of(runs)[-2:] == [
+    assert describe(runs)[-2:] == [
         "seconds: 1 +- 0 (1 to 1)",
         "claim test/accuracy: mean nan IS SHORT OF 0.7; reached by 0 of 2 runs",
     ]
@@ -268,7 +269,7 @@ def test_the_verdict_is_on_the_mean_whatever_single_runs_reach(mode, verdict):
     runs = [summary_of_seed(value, None, 1.0, reached=True) for value in (0.5, 0.8)]
     for run in runs:
         run["claims"][0]["mode"] = mode
-    assert statistics_of(runs)[-1] == f"claim test/accuracy: mean 0.65 {verdict} 0.7; reached by 2 of 2 runs"
+    assert describe(runs)[-1] == f"claim test/accuracy: mean 0.65 {verdict} 0.7; reached by 2 of 2 runs"
 
 
 @pytest.mark.parametrize("option", ["--seed_everything", "--run_dir=x", "--resume"])
@@ -311,7 +312,7 @@ def test_two_seeds_as_a_process(tmp_path, summary_of):
     assert lines[0].startswith(f"seed 3: test/loss {first['test/loss']:.4g}, ")
     assert lines[1].startswith(f"seed 5: test/loss {second['test/loss']:.4g}, ")
     assert lines[1].endswith("(dataset: linear)")
-    assert lines[2:] == statistics_of([first, second])
+    assert lines[2:] == describe([first, second])
     assert "claim weight_error: mean 0.10072 IS SHORT OF 0.001; reached by 0 of 2 runs" in done.stdout
 
 

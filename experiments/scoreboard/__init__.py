@@ -1,0 +1,1 @@
+"""Every experiment under several seeds, and what they come to beside published figures and known limits."""
