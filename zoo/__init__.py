@@ -16,6 +16,7 @@ from zoo.models import (
     RegularizedMLPClassifier,
     RNNClassifier,
     SoftmaxClassifier,
+    StridedCNNClassifier,
 )
 from zoo.tasks import (
     BinaryClassification,
@@ -61,6 +62,7 @@ __all__ = [
     "RegularizedMLPClassifier",
     "SequenceTranscription",
     "SoftmaxClassifier",
+    "StridedCNNClassifier",
     "TargetError",
     "Task",
     "Transcription",

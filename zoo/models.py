@@ -518,6 +518,79 @@ class CNNClassifier(MulticlassClassification):
         )
 
 
+class StridedCNNClassifier(MulticlassClassification):
+    """:class:`zoo.networks.ConvNet` with strides in the place of pooling, as a classifier.
+
+    The defaults are the network of Simard, Steinkraus and Platt, "Best practices for convolutional neural networks
+    applied to visual document analysis", ICDAR 2003: 5 and 50 maps by 5x5 kernels with a stride of 2, a hidden layer of
+    100, images of 29x29; 132,540 parameters.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        channels: output channels of each convolution block.
+        hidden: width of the hidden linear layer, or ``None``.
+        kernel_size: height and width of every kernel.
+        stride: step of every kernel.
+        padding: zeros added on each side of a convolution's input; ``None`` keeps the size but for the stride.
+        image_size: height and width of the images.
+        norm: ``"batch"``, ``"group"``, ``"layer"`` or ``None``.
+        dropout: probability of dropping a feature before the last layer, in [0, 1).
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        channels: tuple[int, ...] = (5, 50),
+        hidden: int | None = 100,
+        kernel_size: int = 5,
+        stride: int = 2,
+        padding: int | None = 0,
+        image_size: int = 29,
+        norm: str | None = None,
+        dropout: float = 0.0,
+        activation: str = "relu",
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = ConvNet(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            channels=channels,
+            hidden=hidden,
+            kernel_size=kernel_size,
+            padding=padding,
+            image_size=image_size,
+            norm=norm,
+            dropout=dropout,
+            activation=activation,
+            stride=stride,
+            pool=None,
+        )
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
 class LeNet5Classifier(MulticlassClassification):
     """:class:`zoo.networks.LeNet5` as a classifier of 32x32 images.
 
