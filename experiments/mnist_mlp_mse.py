@@ -25,6 +25,8 @@ class OneHotMLPRegressor(Regression):
         num_classes: number of classes.
         hidden: of ``MLP``.
         activation: of ``MLP``.
+        dropout: of ``MLP``.
+        input_dropout: of ``MLP``.
         loss: of ``Regression``.
         optimizer: makes the optimizer.
         scheduler: makes the schedule.
@@ -36,12 +38,14 @@ class OneHotMLPRegressor(Regression):
         num_classes: int = 10,
         hidden: tuple[int, ...] = (300,),
         activation: str = "relu",
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
         loss: str = "mse",
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(
-            network=MLP(in_features, hidden, num_classes, activation),
+            network=MLP(in_features, hidden, num_classes, activation, None, dropout, input_dropout),
             loss=loss,
             metrics={"accuracy": OneHotAccuracy(num_classes)},
             optimizer=optimizer,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.checkpointing import load_weights
+from zoo.max_norm import MaxNorm, check_limit
 from zoo.networks import CRNN, MLP, ConvNet, LeNet5, Linear, Perceptron, Polynomial, Recurrent, initialize
 from zoo.networks.checks import check_positive
 from zoo.optim import weight_decay_groups
@@ -451,6 +452,68 @@ class RegularizedMLPClassifier(MulticlassClassification):
     ) -> None:
         value = self.gradient_clip_val if gradient_clip_val is None else gradient_clip_val
         super().configure_gradient_clipping(optimizer, value, gradient_clip_algorithm)
+
+
+class DropoutMLPClassifier(MulticlassClassification):
+    """:class:`zoo.networks.MLP` as a classifier that dropout and max-norm keep from learning by heart.
+
+    The defaults are a network of Srivastava et al., "Dropout: a simple way to prevent neural networks from
+    overfitting", JMLR 15, 2014: three hidden layers of 1,024 ReLU units.
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        num_classes: number of classes.
+        hidden: width of each hidden layer.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        dropout: probability of dropping a hidden unit, in [0, 1).
+        input_dropout: probability of dropping an input, in [0, 1).
+        max_norm: the largest norm of the weights into a hidden unit, see :class:`zoo.max_norm.MaxNorm`, or ``None``.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        num_classes: int = 10,
+        hidden: tuple[int, ...] = (1024, 1024, 1024),
+        activation: str = "relu",
+        dropout: float = 0.5,
+        input_dropout: float = 0.2,
+        max_norm: float | None = 3.0,
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        if max_norm is not None:
+            check_limit(max_norm=max_norm)
+        network = MLP(in_features, hidden, num_classes, activation, None, dropout, input_dropout)
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+        self.max_norm = max_norm
+
+    def configure_optimizers(self) -> Any:
+        configured = super().configure_optimizers()
+        if self.max_norm is not None:
+            optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+            *hidden, _ = [layer.weight for layer in self.network.modules() if isinstance(layer, nn.Linear)]
+            MaxNorm(hidden, self.max_norm).attach(optimizer)
+        return configured
 
 
 class CNNClassifier(MulticlassClassification):
