@@ -112,7 +112,7 @@ class RandomElastic:
 
     The noise is drawn at every ``sigma / 2`` pixels, which is dense enough for a Gaussian, rather than at every one:
     variance and covariances are those of the paper's, for a fraction of the draws. It goes on beyond the frame, so that
-    pixels at the border move as those in the middle.
+    pixels at the border move as those in the middle. No displacement is longer than ``alpha`` along an axis.
 
     Args:
         alpha: what the smoothed noise is multiplied by, in pixels, at least 0; 34 in the paper.

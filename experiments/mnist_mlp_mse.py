@@ -25,6 +25,7 @@ class OneHotMLPRegressor(Regression):
         num_classes: number of classes.
         hidden: of ``MLP``.
         activation: of ``MLP``.
+        norm: of ``MLP``.
         dropout: of ``MLP``.
         input_dropout: of ``MLP``.
         loss: of ``Regression``.
@@ -38,6 +39,7 @@ class OneHotMLPRegressor(Regression):
         num_classes: int = 10,
         hidden: tuple[int, ...] = (300,),
         activation: str = "relu",
+        norm: str | None = None,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         loss: str = "mse",
@@ -45,7 +47,7 @@ class OneHotMLPRegressor(Regression):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(
-            network=MLP(in_features, hidden, num_classes, activation, None, dropout, input_dropout),
+            network=MLP(in_features, hidden, num_classes, activation, norm, dropout, input_dropout),
             loss=loss,
             metrics={"accuracy": OneHotAccuracy(num_classes)},
             optimizer=optimizer,
