@@ -32,6 +32,13 @@ def count(module):
             ConvNet(channels=(16, 32), hidden=128, kernel_size=5, padding=0),
             (400 + 32) + (12_800 + 64) + (512 * 128 + 128) + (128 * 10 + 10),
         ),
+        # 29 -> 13 -> 5 by strides
+        (
+            ConvNet(
+                channels=(5, 50), hidden=100, kernel_size=5, padding=0, image_size=29, norm=None, stride=2, pool=None
+            ),
+            (125 + 5) + (6_250 + 50) + (1_250 * 100 + 100) + (100 * 10 + 10),
+        ),
         (ConvBlock(3, 8, norm="layer"), 3 * 8 * 9 + 16),
         (ConvBlock(3, 8, activation="prelu"), 3 * 8 * 9 + 8 + 1),
         (Linear(), 2),
@@ -59,6 +66,8 @@ def test_the_default_convnet_has_29178_parameters():
         (ConvNet(), (5, 1, 28, 28), (5, 10)),
         (ConvNet(3, 4, (8,), hidden=5, image_size=9), (1, 3, 9, 9), (1, 4)),
         (ConvNet(channels=[4, 4], kernel_size=4, padding=2, image_size=12), (2, 1, 12, 12), (2, 10)),
+        (ConvNet(channels=(4, 4), stride=2, pool=None, image_size=9), (2, 1, 9, 9), (2, 10)),
+        (ConvNet(channels=(4,), stride=3, pool=3, image_size=30), (2, 1, 30, 30), (2, 10)),
         (ConvBlock(2, 6, 5), (2, 2, 9, 7), (2, 6, 9, 7)),
         (ConvBlock(2, 6, 5, stride=2, padding=0), (2, 2, 9, 7), (2, 6, 3, 2)),
         (ConvBlock(2, 6, pool=3), (2, 2, 9, 7), (2, 6, 3, 2)),
