@@ -252,6 +252,9 @@ def test_dropout_drops_its_share_before_the_last_layer_in_training_only():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"stride": 0}, "stride must be an integer of at least 1, got 0"),
+        ({"pool": 0}, "pool must be an integer of at least 1, got 0"),
+        ({"stride": 3, "channels": (4,) * 3}, "image_size=28 is too small for 3 blocks"),
         ({"channels": (4,) * 5}, "image_size=28 is too small for 5 blocks with kernel_size=3"),
         ({"kernel_size": 9, "padding": 0, "channels": (4, 4), "image_size": 20}, "too small for 2 blocks"),
         ({"channels": ()}, "channels must name at least one block"),
