@@ -23,7 +23,7 @@ class RandomShift:
         ``(batch, channels, height, width)``, any type → the same.
 
     Raises:
-        DataError: ``pixels`` below 1.
+        DataError: ``pixels`` below 1, or, when called, what is no batch of images.
     """
 
     moves_pixels = True
@@ -35,6 +35,7 @@ class RandomShift:
         self.fill = fill
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        _check_images(images)
         batch, _, height, width = images.shape
         padded = functional.pad(images, (self.pixels,) * 4, value=self.fill)
         shifts = torch.randint(2 * self.pixels + 1, (2, batch, 1), generator=generator, device=images.device)
@@ -56,7 +57,8 @@ class RandomAffine:
         shear: largest shear, in degrees.
 
     Raises:
-        DataError: a range below zero, a scale or shift of 1 or more, or a shear of 90 degrees or more.
+        DataError: a range below zero, a scale or shift of 1 or more, or a shear of 90 degrees or more; or, when called,
+            what is no batch of images.
 
     Shape:
         ``(batch, channels, height, width)``, any type → the same shape, float32.
@@ -80,6 +82,7 @@ class RandomAffine:
         self.shear = shear
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        _check_images(images)
         return functional.grid_sample(images.float(), self.grid(images, generator), align_corners=False)
 
     def grid(self, images: Tensor, generator: Generator) -> Tensor:
@@ -122,7 +125,7 @@ class RandomElastic:
         fill: value of the pixels that come from beyond the frame.
 
     Raises:
-        DataError: a number out of range.
+        DataError: a number out of range, or, when called, what is no batch of images.
 
     Shape:
         ``(batch, channels, height, width)``, any type → the same shape, float32.
@@ -143,6 +146,7 @@ class RandomElastic:
         self.fill = fill
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        _check_images(images)
         height, width = images.shape[2:]
         pixels = self.displacements(images, generator)
         # In the coordinates of a grid, [-1, 1], a frame is 2 wide.
@@ -167,12 +171,24 @@ def _smoothing(size: int, sigma: float) -> Tensor:
         ``(size, draws)``; the squares of each row sum to those of a Gaussian over pixels whose sum is 1, which decide
         what variance is left of noise.
     """
-    reach = 3.0 * sigma
-    offsets = torch.arange(-math.ceil(reach), math.ceil(reach) + 1, dtype=torch.float64)
-    over_pixels = torch.softmax(-0.5 * (offsets / sigma).square(), dim=0)
     step = max(1.0, sigma / 2)
-    beyond = math.ceil(reach / step)
+    beyond = math.ceil(3.0 * sigma / step)
     places = step * torch.arange(-beyond, beyond + 1 + math.ceil((size - 1) / step), dtype=torch.float64)
     distances = torch.arange(size, dtype=torch.float64)[:, None] - places
     weights = torch.exp(-0.5 * (distances / sigma).square())
-    return (weights * (over_pixels.square().sum() / weights.square().sum(dim=1, keepdim=True)).sqrt()).float()
+    return (weights * (_sum_of_squares(sigma) / weights.square().sum(dim=1, keepdim=True)).sqrt()).float()
+
+
+def _sum_of_squares(sigma: float) -> float:
+    """Of a Gaussian's values at all pixels, whose sum is 1."""
+    if sigma > 1.0:
+        return 1.0 / (2.0 * math.sqrt(math.pi) * sigma)  # the integral, which the sum does not differ from any more
+    values = torch.softmax(-0.5 * (torch.arange(-5, 6, dtype=torch.float64) / sigma).square(), dim=0)
+    return float(values.square().sum())
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4:
+        raise DataError(
+            f"images must be of shape (batch, channels, height, width) to be augmented, got {tuple(images.shape)}"
+        )

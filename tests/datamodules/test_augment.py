@@ -170,6 +170,13 @@ def test_affine_lets_no_light_in_or_out(ranges, bound):
     assert ((sums - 100).abs() / 100).max() < bound
 
 
+@ALL
+@pytest.mark.parametrize("shape", [(6,), (4, 6), (4, 6, 6), (1, 2, 1, 6, 6)])
+def test_what_is_no_batch_of_images_is_refused(augment, shape):
+    with pytest.raises(DataError, match=r"shape \(batch, channels, height, width\) to be augmented, got \("):
+        augment(torch.zeros(shape), seeded(0))
+
+
 # Elastic distortions.
 
 
@@ -217,6 +224,13 @@ def test_elastic_displacements_of_a_narrow_gaussian_are_the_noise_itself():
     pixels = RandomElastic(alpha=2.0, sigma=0.1).displacements(torch.empty(500, 1, 8, 8), seeded(0))
     assert 1.99 < pixels.abs().max() <= 2.0
     assert pixels.square().mean().sqrt().item() == pytest.approx(2.0 / math.sqrt(3), rel=0.01)
+
+
+@pytest.mark.parametrize("sigma", [1e-300, 1.0, 1.001, 1e300])
+def test_elastic_takes_any_sigma(sigma):
+    pixels = RandomElastic(alpha=1.0, sigma=sigma).displacements(torch.empty(400, 1, 9, 9), seeded(0))
+    expected = 1 / math.sqrt(3) / max(1.0, math.sqrt(4 * math.pi) * sigma)
+    assert pixels.square().mean().sqrt().item() == pytest.approx(expected, rel=0.05, abs=1e-30)
 
 
 @pytest.mark.parametrize(("sigma", "bound"), [(1.0, 10.0), (2.0, 10.0), (4.0, 5.0), (8.0, 2.5)])
