@@ -28,6 +28,7 @@ EXPERIMENT = Experiment(
         "data.image_size": 29,
         "data.augment": "elastic",
     },
+    links={"data.image_size": "model.image_size"},
     select="last",
     claims=[
         Claim(
