@@ -66,7 +66,7 @@ class MNISTDataModule(InMemoryDataModule):
         val_size: images drawn from the training set for validation; a number, or a share in (0, 1).
         image_size: height and width; larger than 28 is padded with background (32 as in LeNet-5's paper), smaller is
             scaled down.
-        augment: ``"shift"`` (up to one pixel), ``"affine"``, ``"elastic"``, ``"elastic_affine"`` (less of both, at once),
+        augment: ``"shift"`` (up to one pixel), ``"affine"``, ``"elastic"``, ``"elastic_affine"`` (less of both),
             a callable (see :data:`datamodules.loader.Augment`), or ``None``.
         drop_last: leave out the last training batch of an epoch if it is not full.
         seed: of the split, the order and the augmentation; ``None`` takes that of ``seed_everything``, else 0.
