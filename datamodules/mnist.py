@@ -72,6 +72,8 @@ class MNISTDataModule(InMemoryDataModule):
         seed: of the split, the order and the augmentation; ``None`` takes that of ``seed_everything``, else 0.
         one_hot: targets as ``(samples, 10)`` float32, one where the class is and zero elsewhere, for a regression.
         as_rows: images as sequences, ``(batch, image_size, image_size)``: from top to bottom a row of pixels a step.
+        train_size: images drawn by the seed out of those for training, to see what can be learnt from few; a number, or
+            a share in (0, 1); ``None`` takes all. Validation and test are the same whatever it is.
 
     Raises:
         DataError: from the constructor, a value out of range; from ``setup``, data that are missing or damaged.
@@ -93,12 +95,15 @@ class MNISTDataModule(InMemoryDataModule):
         seed: int | None = None,
         one_hot: bool = False,
         as_rows: bool = False,
+        train_size: int | float | None = None,
     ) -> None:
         _check_choice("dataset", dataset, DATASETS)
         _check_choice("source", source, SOURCES)
         if isinstance(image_size, bool) or not isinstance(image_size, int) or not 8 <= image_size <= 256:
             raise DataError(f"image_size must be an integer from 8 to 256, got {image_size!r}")
         split_size("val_size", val_size, 60_000)
+        if train_size is not None:
+            split_size("train_size", train_size, 60_000)
         if isinstance(augment, str):
             _check_choice("augment", augment, tuple(_AUGMENTATIONS))
         super().__init__(
@@ -116,6 +121,7 @@ class MNISTDataModule(InMemoryDataModule):
         self.image_size = image_size
         self.one_hot = one_hot
         self.as_rows = as_rows
+        self.train_size = train_size
         self.dataset_name: str = dataset
         self._prepared: tuple[Split, Split] | None = None
         # Plain values only: they are saved in every checkpoint.
@@ -131,6 +137,7 @@ class MNISTDataModule(InMemoryDataModule):
                 "augment": augment if augment is None or isinstance(augment, str) else type(augment).__name__,
                 "one_hot": one_hot,
                 "as_rows": as_rows,
+                "train_size": train_size,
                 "drop_last": drop_last,
                 "seed": self.seed,
             },
@@ -153,6 +160,8 @@ class MNISTDataModule(InMemoryDataModule):
             repeats = _DIGITS_REPEATS
         rest, val = random_split(train, [split_size("val_size", val_size, len(train))], self.seed)
         del train  # twice in memory otherwise
+        if self.train_size is not None:
+            _, rest = random_split(rest, [split_size("train_size", self.train_size, len(rest))], self.seed)
         if repeats > 1:
             rest = Split(dense(rest.features).repeat(repeats, 1, 1, 1), dense(rest.targets).repeat(repeats))
         return Splits(*(self._sized(split) for split in (rest, val, test)))

@@ -2,7 +2,8 @@
 
 Fits one temperature to the validation split of the model's own data (Guo et al. 2017), shows what it does on test, and
 writes a checkpoint that holds it beside the other: ``best-calibrated.ckpt`` beside ``best.ckpt``. Weights and decisions
-stay as they are.
+stay as they are. Of a directory that ``zoo.save_pretrained`` wrote, or of the name of pretrained weights, it writes
+another such directory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from experiments.summary import as_json
 from zoo.calibration import Calibration, Confidence, NotCalibratableError, calibrate, collect_logits, confidence
 from zoo.checkpointing import write_checkpoint
 from zoo.checkpointing.files import local_target
+from zoo.pretrained.card import model_card
+from zoo.pretrained.directory import write_directory
 from zoo.tasks.temperature import TEMPERATURE_KEY
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "output": {"type": str, "help": "The new checkpoint (default: beside the other, NAME-calibrated.ckpt)."},
-    "force": {"action": "store_true", "help": "Take the place of a file that is there."},
+    "output": {"type": str, "help": "The new checkpoint or directory (default: beside the other, NAME-calibrated)."},
+    "force": {"action": "store_true", "help": "Take the place of what is there."},
 }
 
 
@@ -62,17 +65,27 @@ def calibrate_checkpoint(args: Sequence[str]) -> Calibration:
 
 
 def _target(asked: Evaluation) -> Path:
-    source = asked.trained.source
+    source, is_directory = asked.trained.source, asked.trained.pretrained is not None
     given = asked.given.get("output")
-    target = source.with_name(f"{source.stem}-calibrated{source.suffix}") if given is None else local_target(given)
-    if target.is_dir():
+    stem, suffix = (source.name, "") if is_directory else (source.stem, source.suffix)
+    target = source.with_name(f"{stem}-calibrated{suffix}") if given is None else local_target(given)
+    if target.is_dir() and not is_directory:
         raise UsageError(f"--output: {target} is a directory, give a file")
+    if target.is_file() and is_directory:
+        raise UsageError(f"--output: {target} is a file, give a directory")
     if target.exists() and not asked.given.get("force"):
         raise UsageError(f"--output: {target} is there already: --force puts the new one in its place")
     return target
 
 
 def _write(asked: Evaluation, target: Path, temperature: float) -> None:
+    pretrained = asked.trained.pretrained
+    if pretrained is not None:
+        metrics = {name: value for name, value in pretrained.record.metrics.items() if name != "test/ece"}
+        record = replace(pretrained.record, temperature=temperature, metrics=metrics)
+        card = model_card(record, asked.trained.task, name=target.name)
+        write_directory(replace(pretrained, record=record), target, card, overwrite=True)
+        return
     source = asked.trained.source.stat()
     write_checkpoint({**asked.trained.contents, TEMPERATURE_KEY: temperature}, target)
     # As old as the other: the newest file tells --resume last which run was the last one.

@@ -31,6 +31,10 @@ from experiments.cli_errors import UsageError, closest
 from zoo import Task
 from zoo.checkpointing import CheckpointError, read_checkpoint
 from zoo.leaves import LEAVES, UnknownTaskError, leaf_of, task_name
+from zoo.pretrained import ModelRecord
+from zoo.pretrained.loading import open_pretrained
+from zoo.pretrained.shipped import FOLDER
+from zoo.pretrained.source import Pretrained
 from zoo.tasks.restoring import restore
 
 #: What a data module can be named by; those whose data are tensors cannot be made from a command line.
@@ -48,6 +52,7 @@ DATA_MODULES: Mapping[str, type[InMemoryDataModule]] = {
     )
 }
 
+_IMAGE_DATA = (MNISTDataModule.__name__, DigitStringsDataModule.__name__)
 _MOST_NUMBERS = 200_000_000
 _TRAINING_ONLY = ("augment", "batch_size")
 
@@ -78,34 +83,54 @@ class Trained:
     """A model and where it comes from.
 
     Args:
-        source: the path of its checkpoint.
-        contents: of the checkpoint.
+        source: the path of its checkpoint or directory, or the name of shipped weights.
+        contents: of the checkpoint, or in its form.
         task: the model, in evaluation mode and on the CPU.
         data: what it was trained on; ``None`` if the checkpoint does not say.
+        pretrained: what the directory, or the manifest of shipped weights, says of it; ``None`` for a checkpoint.
     """
 
     source: Path
     contents: dict[str, Any]
     task: Task
     data: TrainingData | None
+    pretrained: Pretrained | None = None
 
 
-def load_trained(path: str, model: str | None = None) -> Trained:
-    """The model in a checkpoint.
+def load_trained(path: str, model: str | None = None, weights: Path = FOLDER) -> Trained:
+    """The model in a checkpoint or a directory, or of the name of shipped weights.
 
     Args:
-        path: of the checkpoint.
+        path: of the checkpoint, or of a directory that ``zoo.save_pretrained`` wrote; or a name.
         model: the class, as ``--model`` names it: one of the zoo's, or ``module.Class`` of anyone's code, which is
             imported; ``None`` looks up the class that the checkpoint names, and imports nothing but this project's own.
+        weights: the folder of the shipped weights.
 
     Raises:
         CheckpointError: see there.
         UsageError: there is no such class.
     """
+    found = open_pretrained(path, weights)
+    if isinstance(found, Pretrained):
+        made = found.make(_pretrained_class(found) if model is None else _named(model))
+        return Trained(Path(path), found.checkpoint(), made.eval(), _recorded_data(found.record), found)
     checkpoint = read_checkpoint(path)
     task_class = _task_class(checkpoint, path) if model is None else _named(model)
     task: Task = restore(task_class, checkpoint, path, {})
     return Trained(Path(path), checkpoint, task.eval(), training_data(checkpoint))
+
+
+def _pretrained_class(found: Pretrained) -> type[Task]:
+    try:
+        return found.task_class()
+    except UnknownTaskError as error:
+        own = _of_an_experiment(f"{found.record.module}.{found.record.class_name}")
+        if own is None:
+            raise UnknownTaskError(
+                f"{found.name} is a {found.record.module}.{found.record.class_name}, which is none of the zoo's: if "
+                "you trust its code, name its class with --model module.Class"
+            ) from error
+        return own
 
 
 def _task_class(checkpoint: Mapping[str, Any], path: str) -> type[Task]:
@@ -121,8 +146,13 @@ def _task_class(checkpoint: Mapping[str, Any], path: str) -> type[Task]:
 
 
 def _of_an_experiment(name: str) -> type[Task] | None:
-    """The model that one of the experiments defines for itself; run with ``python -m`` that is ``__main__``."""
+    """The model that one of the experiments defines for itself; run with ``python -m`` that is ``__main__``.
+
+    One that is among the zoo's models by now was its experiment's when the checkpoint was written.
+    """
     module, _, class_name = name.rpartition(".")
+    if class_name in LEAVES and (module == "__main__" or module.startswith("experiments.")):
+        return LEAVES[class_name]
     for experiment in list_experiments():
         if module not in ("__main__", f"experiments.{experiment}"):
             continue
@@ -172,6 +202,17 @@ def training_data(checkpoint: Mapping[str, Any]) -> TrainingData | None:
             checksums if isinstance(checksums, dict) else {},
         )
     return None
+
+
+def _recorded_data(record: ModelRecord) -> TrainingData | None:
+    """What a record says of a model's data, likewise."""
+    if record.data is None or record.data_class is None:
+        return None
+    arguments, shape = dict(record.data_arguments), [-1]
+    if record.data_class in _IMAGE_DATA:
+        arguments["source"], shape = "local", [-1, 1, 1]  # one a channel
+    mean, std = (None if each is None else torch.tensor(each).reshape(shape) for each in (record.mean, record.std))
+    return TrainingData(record.data_class, arguments, record.data, mean, std, record.checksums)
 
 
 def _statistic(value: Any) -> Tensor | None:

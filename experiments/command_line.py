@@ -66,7 +66,7 @@ class Experiment:
     Args:
         name: of its module, and of its directory below ``runs/``.
         doc: the module's docstring; its first line is shown by ``--help``.
-        model: the task.
+        model: the task's class, or a function that makes it, whose arguments then are the model's options.
         data: the data module.
         defaults: values of options other than their defaults, by option name without ``--``; for an optimizer or a
             schedule ``{"class_path": ..., "init_args": {...}}``.
@@ -81,7 +81,7 @@ class Experiment:
 
     name: str
     doc: str
-    model: type[Task]
+    model: type[Task] | Callable[..., Task]
     data: type[LightningDataModule]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)

@@ -16,11 +16,8 @@ from experiments.checkpoints import Trained, load_trained
 from zoo import MulticlassClassification, Task
 from zoo.checkpointing import CheckpointError
 from zoo.networks import ShapeError
-from zoo.pretrained import find_shipped, load_shipped
 from zoo.pretrained.shipped import FOLDER
 
-# Height and width, and whether the rows are a sequence: what the zoo's models of MNIST see.
-_FORMS = ((SIZE, False), (32, False), (SIZE, True))
 _SMALLEST, _LARGEST = 8, 256
 
 
@@ -69,7 +66,7 @@ class DigitReader:
 
 
 def load_reader(checkpoint: str, model: str | None = None, weights: Path = FOLDER) -> DigitReader:
-    """The reader in a checkpoint, or of the name of shipped weights.
+    """The reader in a checkpoint or a directory, or of the name of shipped weights.
 
     Args:
         checkpoint: a path, or a name.
@@ -80,13 +77,10 @@ def load_reader(checkpoint: str, model: str | None = None, weights: Path = FOLDE
         CheckpointError: there is none, it cannot be read, or does not hold a classifier of MNIST's pictures and how
             they were standardised.
     """
-    is_name = not Path(checkpoint).exists() and Path(checkpoint).name == checkpoint and not checkpoint.endswith(".ckpt")
-    if is_name and checkpoint:
-        return _of_shipped(checkpoint, weights)
-    return _of_checkpoint(load_trained(checkpoint, model))
+    return _of(load_trained(checkpoint, model, weights))
 
 
-def _of_checkpoint(trained: Trained) -> DigitReader:
+def _of(trained: Trained) -> DigitReader:
     task, data = _classifier(trained.task, str(trained.source)), trained.data
     if data is None or data.class_name != "MNISTDataModule" or data.mean is None or data.std is None:
         raise CheckpointError(
@@ -98,20 +92,6 @@ def _of_checkpoint(trained: Trained) -> DigitReader:
     if not is_form or data.mean.numel() != 1 or data.std.numel() != 1 or not data.std > 0:
         raise CheckpointError(f"{trained.source} says nothing usable of the pictures that it was trained on")
     return DigitReader(task, str(trained.source), data.dataset, float(data.mean), float(data.std), size, as_rows)
-
-
-def _of_shipped(name: str, folder: Path) -> DigitReader:
-    entry = find_shipped(name, folder)
-    task = _classifier(load_shipped(name, folder).eval(), name)
-    if len(entry.mean) != 1:
-        raise CheckpointError(f"{name} was trained on pictures of {len(entry.mean)} channels, not on grey ones")
-    failures: list[Exception] = []
-    for size, as_rows in _FORMS:
-        try:
-            return DigitReader(task, name, entry.data, entry.mean[0], entry.std[0], size, as_rows)
-        except CheckpointError as error:
-            failures.append(error)
-    raise failures[0]
 
 
 def _classifier(task: Task, source: str) -> MulticlassClassification:

@@ -109,7 +109,7 @@ def command_line(
     parser = _parser(command, description, more, data_class)
     given = _parse(parser, without(args, "--data"))
     if trained is None:
-        raise UsageError("--checkpoint: which one? Give the path of a file")
+        raise UsageError("--checkpoint: which one? Give the path of a file, or the name of pretrained weights")
     data = _data(trained, data_class, given.get("data"))
     trainer = _trainer(trained, given)
     return Evaluation(trained, data, trainer, {name: given[name] for name in (*more, "json") if name in given})
@@ -121,7 +121,12 @@ def _parser(
     parser = LightningArgumentParser(
         prog=f"python -m experiments.{command}", description=description, exit_on_error=False, allow_abbrev=False
     )
-    parser.add_argument("--checkpoint", type=str, help="The checkpoint: a local file, read safely.")
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        help="The checkpoint: a local file, read safely; or a directory that zoo.save_pretrained wrote; or the name of "
+        "pretrained weights.",
+    )
     parser.add_argument(
         "--model",
         type=str,
@@ -224,7 +229,12 @@ def _trainer(trained: Trained, given: Namespace) -> Trainer:
 
 
 def _precision_of_run(trained: Trained) -> Any:
-    """The precision in the configuration of the run directory that the checkpoint is in, if it is in one."""
+    """The precision in the configuration of the run directory that the checkpoint is in, if it is in one.
+
+    Pretrained weights were measured in 32 bits, so that their figures are the same on every machine.
+    """
+    if trained.pretrained is not None:
+        return "32-true"
     directory = run_directory.run_of(trained.source)
     if directory is None:
         return None

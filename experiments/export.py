@@ -40,7 +40,7 @@ def export(args: Sequence[str]) -> Exported:
     with quiet(), answered():
         if not Path(given.checkpoint).name:
             raise UsageError(f"--checkpoint: {given.checkpoint!r} is no file")
-        output = given.output or str(Path(given.checkpoint).with_suffix(_SUFFIXES[given.format]))
+        output = given.output or _beside(given.checkpoint, _SUFFIXES[given.format])
         _check_format(given.format)
         _check_output(output, given.checkpoint, overwrite=given.force)
         trained = load_trained(given.checkpoint, given.model)
@@ -64,13 +64,21 @@ def export(args: Sequence[str]) -> Exported:
     return done
 
 
+def _beside(checkpoint: str, suffix: str) -> str:
+    """The file that a checkpoint becomes by default; a directory, and a name, may have dots in them."""
+    path = Path(checkpoint)
+    return str(path.with_suffix(suffix) if path.is_file() else path.with_name(f"{path.name}{suffix}"))
+
+
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="python -m experiments.export",
         description="A trained model as a file for other programs, held against the module before it is written.",
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", required=True, help="a local file, read safely")
+    parser.add_argument(
+        "--checkpoint", required=True, help="a local file, read safely; or the name of pretrained weights"
+    )
     parser.add_argument("--format", choices=sorted(_SUFFIXES), required=True, help="ONNX, or torch.export")
     parser.add_argument("--output", help="the file (default: beside the checkpoint, .onnx or .pt2)")
     parser.add_argument("--force", action="store_true", help="take the place of a file that is there")

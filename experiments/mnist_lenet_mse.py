@@ -1,6 +1,6 @@
 """LeNet-5 reads MNIST, trained by the squared error on one-hot targets: 99.27 %, in 58 s.
 
-The network of ``mnist_lenet`` in ``Regression``: its ten outputs are fitted to one-hot targets, and the largest is
+The network of ``mnist_lenet`` as a regressor: its ten outputs are fitted to one-hot targets, and the largest is
 its answer. Ten epochs of one-cycle AdamW, no distortions, the best of them by validation accuracy.
 
 Measured with ``python -m experiments.seeds mnist_lenet_mse --keep DIR``, seeds 0 to 4, real MNIST: test accuracy
@@ -10,54 +10,10 @@ Measured with ``python -m experiments.seeds mnist_lenet_mse --keep DIR``, seeds 
 
 from __future__ import annotations
 
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
-
 from datamodules import MNISTDataModule
 from experiments.claims import Claim
 from experiments.runner import Experiment, launch, run
-from zoo import Regression
-from zoo.networks import LeNet5
-
-
-class OneHotAccuracy(MulticlassAccuracy):
-    """The share of samples whose largest output is where the target's one is."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, average="micro")
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        super().update(outputs.argmax(dim=1), targets.argmax(dim=1))
-
-
-class LeNet5Regressor(Regression):
-    """:class:`zoo.networks.LeNet5` as a regressor of one-hot targets.
-
-    Args:
-        num_classes: number of classes.
-        activation: of ``LeNet5``.
-        loss: of ``Regression``.
-        optimizer: makes the optimizer.
-        scheduler: makes the schedule.
-    """
-
-    def __init__(
-        self,
-        num_classes: int = 10,
-        activation: str = "tanh",
-        loss: str = "mse",
-        optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedulerCallable | None = None,
-    ) -> None:
-        super().__init__(
-            network=LeNet5(num_classes=num_classes, activation=activation),
-            loss=loss,
-            metrics={"accuracy": OneHotAccuracy(num_classes)},
-            optimizer=optimizer,
-            scheduler=scheduler,
-        )
-
+from zoo import LeNet5Regressor
 
 EXPERIMENT = Experiment(
     name="mnist_lenet_mse",

@@ -7,53 +7,10 @@ accuracy.
 
 from __future__ import annotations
 
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-
 from datamodules import MNISTDataModule
 from experiments.claims import Claim
-from experiments.mnist_lenet_mse import OneHotAccuracy
 from experiments.runner import Experiment, launch, run
-from zoo import Regression
-from zoo.networks import MLP
-
-
-class OneHotMLPRegressor(Regression):
-    """:class:`zoo.networks.MLP` as a regressor of one-hot targets.
-
-    Args:
-        in_features: numbers a sample; images are flattened.
-        num_classes: number of classes.
-        hidden: of ``MLP``.
-        activation: of ``MLP``.
-        norm: of ``MLP``.
-        dropout: of ``MLP``.
-        input_dropout: of ``MLP``.
-        loss: of ``Regression``.
-        optimizer: makes the optimizer.
-        scheduler: makes the schedule.
-    """
-
-    def __init__(
-        self,
-        in_features: int = 784,
-        num_classes: int = 10,
-        hidden: tuple[int, ...] = (300,),
-        activation: str = "relu",
-        norm: str | None = None,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        loss: str = "mse",
-        optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedulerCallable | None = None,
-    ) -> None:
-        super().__init__(
-            network=MLP(in_features, hidden, num_classes, activation, norm, dropout, input_dropout),
-            loss=loss,
-            metrics={"accuracy": OneHotAccuracy(num_classes)},
-            optimizer=optimizer,
-            scheduler=scheduler,
-        )
-
+from zoo import OneHotMLPRegressor
 
 EXPERIMENT = Experiment(
     name="mnist_mlp_mse",
@@ -61,10 +18,12 @@ EXPERIMENT = Experiment(
     model=OneHotMLPRegressor,
     data=MNISTDataModule,
     defaults={
-        "trainer.max_epochs": 10,
+        "trainer.max_epochs": 15,
+        "trainer.gradient_clip_val": 0.2,
+        "model.activation": "gelu",
         "model.optimizer": {
-            "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": 0.003, "weight_decay": 0.05, "fused": True},
+            "class_path": "torch.optim.SGD",
+            "init_args": {"lr": 0.8, "momentum": 0.9, "nesterov": True, "weight_decay": 2e-5},
         },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
         "data.batch_size": 128,

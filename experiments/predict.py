@@ -176,7 +176,7 @@ def _parser() -> OneLineParser:
         description="What a trained classifier of MNIST reads in pictures.",
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", required=True, help="a local file, or the name of weights that are shipped")
+    parser.add_argument("--checkpoint", required=True, help="a local file, or the name of pretrained weights")
     parser.add_argument("--model", help="the model's class, if it is not of the zoo: module.Class, whose code is run")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
     parser.add_argument("pictures", nargs="+", metavar="picture", help="PNG, JPEG, BMP, GIF, WebP or TIFF, or a folder")

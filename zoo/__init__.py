@@ -6,12 +6,14 @@ from zoo.models import (
     CRNNTranscriber,
     DropoutMLPClassifier,
     LeNet5Classifier,
+    LeNet5Regressor,
     LinearRegressor,
     LinearRegressorFromScratch,
     LSTMClassifier,
     LSTMForecaster,
     MLPClassifier,
     MLPRegressor,
+    OneHotMLPRegressor,
     PerceptronClassifier,
     PolynomialRegressor,
     RegularizedMLPClassifier,
@@ -19,6 +21,7 @@ from zoo.models import (
     SoftmaxClassifier,
     StridedCNNClassifier,
 )
+from zoo.pretrained import list_pretrained, load_pretrained, push_to_hub, save_pretrained
 from zoo.tasks import (
     BinaryClassification,
     BinaryPrediction,
@@ -48,6 +51,7 @@ __all__ = [
     "LSTMClassifier",
     "LSTMForecaster",
     "LeNet5Classifier",
+    "LeNet5Regressor",
     "LinearRegressor",
     "LinearRegressorFromScratch",
     "MLPClassifier",
@@ -57,6 +61,7 @@ __all__ = [
     "NonFiniteError",
     "NonFiniteLossError",
     "NonFiniteWeightsError",
+    "OneHotMLPRegressor",
     "PerceptronClassifier",
     "PolynomialRegressor",
     "RNNClassifier",
@@ -69,4 +74,8 @@ __all__ = [
     "Task",
     "Transcription",
     "__version__",
+    "list_pretrained",
+    "load_pretrained",
+    "push_to_hub",
+    "save_pretrained",
 ]

@@ -17,12 +17,14 @@ from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer import call
-from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from zoo.bare_step import bare_backward, bare_step, bare_zero_grad
+from zoo.lean_results import NotingResults
 
 _TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -46,7 +48,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)
-        self._results = _NotingResults(training=True)
+        self._results = NotingResults(training=True)
         self._plan: _Plan | None = None
         self._is_lean = False
 
@@ -159,15 +161,18 @@ class LeanEpochLoop(_TrainingEpochLoop):
         plan.on_before_zero_grad(optimizer)
         zeroed.total.started += 1
         zeroed.current.started += 1
-        plan.enter("optimizer_zero_grad")
-        module.optimizer_zero_grad(trainer.current_epoch, batch_idx, optimizer)
+        if plan.zero_grad is None:
+            plan.enter("optimizer_zero_grad")
+            module.optimizer_zero_grad(trainer.current_epoch, batch_idx, optimizer)
+        else:
+            plan.zero_grad()
         zeroed.total.completed += 1
         zeroed.current.completed += 1
 
         if loss is not None:
             plan.enter("backward")
             plan.on_before_backward(loss)
-            module.backward(loss)
+            plan.backward(loss)
             plan.on_after_backward()
         plan.enter("optimizer_step")
 
@@ -181,7 +186,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
                 gradient_clip_algorithm=trainer.gradient_clip_algorithm,
             )
             plan.enter("optimizer_step")
-        optimizer.step()
+        plan.step()
         counts.step.total.completed += 1
         counts.step.current.completed += 1
         return output
@@ -223,10 +228,14 @@ class _Plan:
 
     def __init__(self, trainer: Trainer, loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> None:
         self.module = module = trainer.lightning_module
-        self.optimizer = trainer.optimizers[0]
+        self.optimizer = optimizer = trainer.optimizers[0]
+        self.step = bare_step(optimizer)
+        zeroes = not _defines(module, "optimizer_zero_grad", LightningModule)
+        self.zero_grad = bare_zero_grad(optimizer) if zeroes else None
+        self.backward = module.backward if _defines(module, "backward", LightningModule) else bare_backward
         self._callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
         self._num_callbacks = len(self._callbacks)
-        self.results: _NotingResults = loop._results  # type: ignore[assignment]
+        self.results: NotingResults = loop._results  # type: ignore[assignment]
         self.fetch = _fetch(data_fetcher)
         self.precision = _context(trainer.precision_plugin)
         self.is_one_of_several = trainer.world_size > 1
@@ -298,30 +307,6 @@ class _Hook:
             for function in self._functions:
                 function(*args)
             self._state["_current_fx_name"] = before
-
-
-class _NotingResults(_ResultCollection):
-    """Lightning's collection of what is logged, which notes whether something was in a batch."""
-
-    _was_updated = False
-
-    def update_metrics(self, key: str, value: Any, batch_size: int) -> None:
-        self._was_updated = True
-        super().update_metrics(key, value, batch_size)
-
-    def begin(self, connector: Any, batch: Any) -> None:
-        """What the connector does at the start of a batch."""
-        first = connector._first_loop_iter
-        if first is not False:
-            connector._first_loop_iter = first is None
-        self.batch, self.batch_size, self.dataloader_idx = batch, None, None
-        self._was_updated = False
-
-    def end(self, connector: Any) -> None:
-        """What it does at the end of one, if there is anything new for it."""
-        if self._was_updated:
-            connector.on_batch_end()
-        self.batch = self.batch_size = None
 
 
 def _is_ordinary(loop: LeanEpochLoop, data_fetcher: _DataFetcher) -> bool:

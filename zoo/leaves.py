@@ -12,6 +12,7 @@ from zoo.checkpointing import CheckpointError, MapLocation, read_checkpoint
 from zoo.tasks import Task
 from zoo.tasks.base import TASK_CLASS_KEY
 from zoo.tasks.restoring import restore, where_it_was
+from zoo.tasks.transfer import TransferLearning
 
 LEAVES: Mapping[str, type[Task]] = {
     name: thing
@@ -73,6 +74,6 @@ def task_name(checkpoint: Mapping[str, Any]) -> str | None:
     return named if isinstance(named, str) else None
 
 
-def hyperparameter_names(task_class: type[Task]) -> set[str]:
+def hyperparameter_names(task_class: type[TransferLearning]) -> set[str]:
     """What a class keeps of its arguments in a checkpoint."""
     return set(inspect.signature(task_class).parameters) - set(task_class.not_hyperparameters)

@@ -31,6 +31,7 @@ from zoo.tasks import (
     SequenceTranscription,
     Task,
 )
+from zoo.tasks.one_hot import OneHotAccuracy
 from zoo.tasks.sequence import check_alphabet
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -509,10 +510,11 @@ class DropoutMLPClassifier(MulticlassClassification):
 
     def configure_optimizers(self) -> Any:
         configured = super().configure_optimizers()
-        if self.max_norm is not None:
+        *hidden, _ = [layer.weight for layer in self.network.modules() if isinstance(layer, nn.Linear)]
+        trained = [weight for weight in hidden if weight.requires_grad]  # a frozen trunk stays as it is
+        if self.max_norm is not None and trained:
             optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
-            *hidden, _ = [layer.weight for layer in self.network.modules() if isinstance(layer, nn.Linear)]
-            MaxNorm(hidden, self.max_norm).attach(optimizer)
+            MaxNorm(trained, self.max_norm).attach(optimizer)
         return configured
 
 
@@ -689,6 +691,85 @@ class LeNet5Classifier(MulticlassClassification):
             num_classes=num_classes,
             label_smoothing=label_smoothing,
             class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class LeNet5Regressor(Regression):
+    """:class:`zoo.networks.LeNet5` as a regressor of one-hot targets: classes by the squared error.
+
+    Beside the figures of a regression ``{val,test}/accuracy``, the share of images whose largest output is their class.
+
+    Args:
+        num_classes: number of classes.
+        activation: ``"tanh"`` as in the paper, or another name of ``ConvBlock``'s.
+        loss: ``"mse"``, ``"huber"`` or ``"l1"``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        activation: str = "tanh",
+        loss: str = "mse",
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = LeNet5(num_classes=num_classes, activation=activation)
+        super().__init__(
+            network=_begin(network, init, weights),
+            loss=loss,
+            metrics={"accuracy": OneHotAccuracy(num_classes)},
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+class OneHotMLPRegressor(Regression):
+    """:class:`zoo.networks.MLP` as a regressor of one-hot targets: classes by the squared error.
+
+    Beside the figures of a regression ``{val,test}/accuracy``, the share of samples whose largest output is their
+    class.
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        num_classes: number of classes.
+        hidden: width of each hidden layer.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        loss: ``"mse"``, ``"huber"`` or ``"l1"``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        num_classes: int = 10,
+        hidden: tuple[int, ...] = (300,),
+        activation: str = "relu",
+        loss: str = "mse",
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = MLP(in_features, hidden, num_classes, activation)
+        super().__init__(
+            network=_begin(network, init, weights),
+            loss=loss,
+            metrics={"accuracy": OneHotAccuracy(num_classes)},
             optimizer=optimizer,
             scheduler=scheduler,
         )

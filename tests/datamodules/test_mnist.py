@@ -193,11 +193,42 @@ def test_augmentation_of_ones_own():
 
 
 def test_hyperparameters_make_the_same_module_again():
-    module = MNISTDataModule("elsewhere", "KMNIST", "local", 10, 20, 0.1, 32, "shift", False, 5, True, True)
+    module = MNISTDataModule("elsewhere", "KMNIST", "local", 10, 20, 0.1, 32, "shift", False, 5, True, True, 500)
     again = MNISTDataModule(**module.hparams)
     assert dict(again.hparams) == dict(module.hparams)
     assert (again.batch_size, again.eval_batch_size, again.image_size, again.seed) == (10, 20, 32, 5)
-    assert (again.one_hot, again.as_rows) == (True, True)
+    assert (again.one_hot, again.as_rows, again.train_size) == (True, True, 500)
+
+
+def test_few_samples_are_drawn_out_of_those_for_training_alone():
+    few, same, other, whole = (
+        MNISTDataModule(dataset="digits", seed=seed, train_size=size)
+        for seed, size in ((0, 500), (0, 500), (1, 500), (0, None))
+    )
+    for module in (few, same, other, whole):
+        module.setup()
+    assert few.num_samples_by_split == {"train": 5000, "val": 180, "test": 360}  # an epoch sees each ten times
+    drawn = {tuple(image.flatten().tolist()) for image in few.splits.train.features}
+    assert len(drawn) == 500
+    assert drawn < {tuple(image.flatten().tolist()) for image in whole.splits.train.features}
+    assert torch.equal(few.splits.train.features, same.splits.train.features)
+    assert not torch.equal(few.splits.train.features, other.splits.train.features)
+    for split in ("val", "test"):
+        assert few.checksums[split] == whole.checksums[split]
+    share = MNISTDataModule(dataset="digits", seed=0, train_size=0.5)
+    share.setup()
+    assert share.num_samples_by_split["train"] == 10 * round(0.5 * 1257)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, "500", 60_000])
+def test_a_number_of_samples_that_cannot_be_is_refused(size):
+    with pytest.raises(DataError, match="train_size"):
+        MNISTDataModule(dataset="digits", train_size=size)
+
+
+def test_more_samples_than_there_are_are_refused():
+    with pytest.raises(DataError, match="train_size=1257 makes 1257 of 1257 samples"):
+        MNISTDataModule(dataset="digits", train_size=1257).setup()
 
 
 def test_hyperparameters_are_plain_values():

@@ -6,16 +6,17 @@ from conftest import HAS_MNIST, REPOSITORY
 
 from datamodules import MNISTDataModule
 from experiments import mnist_lenet_mse, mnist_softmax
-from experiments.mnist_lenet_mse import LeNet5Regressor
-from experiments.mnist_mlp_mse import OneHotMLPRegressor
 from zoo import (
     DropoutMLPClassifier,
     LeNet5Classifier,
+    LeNet5Regressor,
     MLPClassifier,
+    OneHotMLPRegressor,
     RegularizedMLPClassifier,
     SoftmaxClassifier,
     StridedCNNClassifier,
 )
+from zoo.tasks.one_hot import OneHotAccuracy
 
 MODELS = {
     "mnist_softmax": SoftmaxClassifier,
@@ -85,7 +86,7 @@ def test_the_regression_of_one_hot_targets_reports_both_its_errors(run_of, name)
 
 
 def test_the_accuracy_of_one_hot_targets_by_hand():
-    metric = mnist_lenet_mse.OneHotAccuracy(3)
+    metric = OneHotAccuracy(3)
     targets = torch.eye(3)[[0, 1, 2, 2]]
     metric.update(torch.tensor([[0.9, 0.1, 0.0], [5.0, 4.0, 0.0], [-3.0, -2.0, -1.0], [0.0, 0.0, 0.1]]), targets)
     assert float(metric.compute()) == 0.75

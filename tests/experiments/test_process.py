@@ -156,8 +156,8 @@ def page_faults(*arguments, **variables):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other settings")
 def test_freed_memory_is_kept_for_the_next_step():
     pages = 20 * 4 * 30_000_000 // 4096  # all that the steps write
-    # By itself glibc keeps it or does not, as the heap happens to lie: mostly not. One step of the twenty may still have
-    # to grow the heap, which is a twentieth of the pages and no more.
+    # By itself glibc keeps it or does not, as the heap happens to lie: mostly not. One step of the twenty may still
+    # have to grow the heap, which is a twentieth of the pages and no more.
     assert page_faults("keep") < pages // 10
     # The environment wins.
     assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > pages // 4

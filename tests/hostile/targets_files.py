@@ -19,10 +19,11 @@ from PIL import Image
 from torch import nn
 from torchvision import datasets
 
-from datamodules import DataError, mnist_files
+from datamodules import DataError, TensorDataModule, mnist_files
 from datamodules.idx import parse_idx
 from datamodules.image_files import IMAGE_FORMATS, read_image
 from datamodules.mnist_files import MNISTFiles
+from zoo import MLPClassifier, load_pretrained, save_pretrained
 from zoo.checkpointing import CheckpointError, load_weights
 from zoo.checkpointing.safetensors_files import save_weights
 from zoo.pretrained.manifest import ManifestEntry, ManifestError, read_manifest, read_verified, write_manifest
@@ -223,6 +224,37 @@ def manifests(directory):
     return [(directory / name).read_bytes() for name in ("one.json", "two.json")]
 
 
+def configurations(directory):
+    """Those of one model, with more and with less that is known of it."""
+    data = TensorDataModule(torch.randn(30, 4), torch.arange(30) % 3, batch_size=8, standardize=True)
+    data.setup()
+    found = []
+    for name, known in (("less", {}), ("more", {"datamodule": data, "metrics": {"test/accuracy": 0.5}})):
+        torch.manual_seed(0)
+        task = MLPClassifier(4, 3, (3,))
+        task.temperature = 0.5 if known else 1.0
+        found.append((save_pretrained(task, directory / name, **known) / "config.json").read_bytes())
+    return found
+
+
+def open_configuration(path):
+    """The configuration with the model's weights beside it."""
+    torch.manual_seed(0)
+    folder = path.parent / "model"
+    if not folder.is_dir():
+        save_pretrained(MLPClassifier(4, 3, (3,)), folder)
+    (folder / "config.json").write_bytes(path.read_bytes())
+    task = load_pretrained(folder)
+    assert isinstance(task, MLPClassifier)
+    assert {name: tuple(value.shape) for name, value in task.state_dict().items()} == {
+        "network.hidden.0.weight": (3, 4),
+        "network.hidden.0.bias": (3,),
+        "network.head.weight": (3, 3),
+        "network.head.bias": (3,),
+    }
+    assert task.temperature > 0
+
+
 def open_manifest(path):
     folder = path.parent
     (folder / "weights.safetensors").write_bytes(b"weights")
@@ -358,6 +390,14 @@ TARGETS = [
         (CheckpointError,),
         [blind, in_header],
         ".safetensors",
+    ),
+    Target(
+        "saved-model",
+        configurations,
+        open_configuration,
+        (CheckpointError,),
+        [blind, in_json, in_json, in_json],
+        ".json",
     ),
     Target("manifest", manifests, open_manifest, (ManifestError,), [blind, in_json, in_json], ".json"),
     *[

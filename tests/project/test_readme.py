@@ -25,7 +25,7 @@ def test_the_two_commands_stand_first_and_ci_runs_the_second():
 
 def test_the_python_examples_run(tmp_path):
     examples = [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
-    assert len(examples) == 3
+    assert len(examples) == 4
     # Each by itself, in one process: importing torch takes longer than all of them.
     program = "".join(f"exec({example!r}, {{}})\n" for example in examples)
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -52,6 +52,7 @@ def test_the_names_in_the_readme_exist():
         leaves,
         networks,
         optim,
+        pretrained,
         tasks,
         tracking,
     )
@@ -60,6 +61,7 @@ def test_the_names_in_the_readme_exist():
         "zoo": zoo, "zoo.networks": networks, "zoo.tasks": tasks, "zoo.optim": optim, "zoo.callbacks": callbacks,
         "zoo.tracking": tracking, "zoo.checkpointing": checkpointing, "zoo.decoding": decoding,
         "zoo.doctor": doctor, "zoo.calibration": calibration, "zoo.leaves": leaves, "zoo.export": export,
+        "zoo.pretrained": pretrained,
         "datamodules": datamodules,
     }  # fmt: skip
     for package, contents in re.findall(r"^\| `([a-z.]+)` \| (.*) \|$", README, re.MULTILINE):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from zoo import list_pretrained
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -32,13 +34,18 @@ def test_the_wheel_holds_every_module_and_what_lies_beside_them(wheel):
         str(path.relative_to(REPOSITORY))
         for package in ("zoo", "datamodules", "experiments")
         for path in (REPOSITORY / package).rglob("*")
-        if path.suffix in (".py", ".css")
+        if path.suffix in (".py", ".css", ".safetensors")
     }
     assert "experiments/report/page.css" in files
     assert files <= held
     assert {f"{package}/py.typed" for package in ("zoo", "datamodules", "experiments")} <= held
     assert "experiments/sweep.yaml" in held
+    assert {"zoo/pretrained/manifest.json", "zoo/pretrained/mnist_cnn.safetensors"} <= held
     assert not any(name.startswith("tests/") for name in held)
+
+
+def test_the_wheel_stays_small_with_all_its_weights(wheel):
+    assert wheel.stat().st_size < 10_000_000
 
 
 def test_the_wheel_works_elsewhere(wheel, tmp_path):
@@ -51,6 +58,11 @@ def test_the_wheel_works_elsewhere(wheel, tmp_path):
         "from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification\n"
         "from zoo.networks import ConvBlock, ConvNet, LeNet5\n"
         "from datamodules import MNISTDataModule, TensorDataModule\n"
+        "import torch\n"
+        "for name in zoo.list_pretrained():\n"
+        "    assert not zoo.load_pretrained(name).training\n"
+        "digit = zoo.load_pretrained('mnist_cnn').predict_step(torch.zeros(1, 1, 28, 28))\n"
+        "print('pretrained', len(zoo.list_pretrained()), digit.probabilities.shape)\n"
         "from experiments.mnist_cnn import main\n"
         "print(main(['--data.dataset', 'digits', '--tracking', 'csv', '--trainer.max_epochs', '1']))"
     )
@@ -58,6 +70,7 @@ def test_the_wheel_works_elsewhere(wheel, tmp_path):
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "test/accuracy" in done.stdout
+    assert f"pretrained {len(list_pretrained())} torch.Size([1, 10])" in done.stdout
     assert (tmp_path / "runs" / "mnist_cnn").is_dir()
 
 

@@ -44,6 +44,8 @@ MODELS = {
     "CNNClassifier": {"in_channels": 3, "channels": (4, 6), "hidden": 7, "image_size": 20, "dropout": 0.5},
     "StridedCNNClassifier": {"in_channels": 3, "channels": (4, 6), "hidden": 7, "image_size": 20, "dropout": 0.5},
     "LeNet5Classifier": {},
+    "LeNet5Regressor": {"num_classes": 3},
+    "OneHotMLPRegressor": {"in_features": 6, "num_classes": 4, "hidden": (5,)},
     "RNNClassifier": {"in_features": 3, "hidden": 5, "cell": "gru", "bidirectional": True},
     "LSTMClassifier": {"in_features": 3, "num_classes": 4, "hidden": 5, "bidirectional": True, "dropout": 0.5},
     "LSTMForecaster": {"hidden": 5, "horizon": 2, "num_layers": 2},
@@ -70,9 +72,9 @@ def make_inputs(task, samples=10, size=11):
         return torch.randn(samples, 1, arguments["image_height"], size), lengths
     if "num_layers" in arguments:
         return torch.randn(samples, size, arguments["in_features"]), lengths
-    if "in_channels" in arguments:
+    if hasattr(task.network, "image_size"):
         side = task.network.image_size
-        return torch.randn(samples, arguments["in_channels"], side, side)
+        return torch.randn(samples, task.network.in_channels, side, side)
     return torch.randn(samples, arguments["in_features"])
 
 

@@ -41,6 +41,8 @@ def written(**changes):
 
 def test_what_is_written_is_read_again(tmp_path):
     other = dataclasses.replace(ENTRY, file="other.safetensors", mean=(1.0, 2.0), std=(0.5, 3), seed=2**32 - 1)
+    other = dataclasses.replace(other, temperature=0.5, data_class="MNISTDataModule", checksums={"val": 2**32 - 1})
+    other = dataclasses.replace(other, data_arguments={"image_size": 32, "as_rows": True}, module="zoo.models")
     write_manifest({"mnist-cnn_1.0": ENTRY, "other": other}, tmp_path / "manifest.json")
     entries = read_manifest(str(tmp_path / "manifest.json"))
     assert entries == {"mnist-cnn_1.0": ENTRY, "other": other}
@@ -94,6 +96,11 @@ def test_what_is_written_is_read_again(tmp_path):
                 None,
             ]
         ],
+        *[("module", value) for value in ["", "os.", "a b", ".zoo", "zoo..models", 3, "a." * 200 + "a", "zoo\n"]],
+        *[("data_class", value) for value in ["", "a.b", 3, "A" * 200]],
+        *[("data_arguments", value) for value in [[], None, {"a b": 1}, {"a": "\0"}]],
+        *[("checksums", value) for value in [{"val": -1}, {"val": 2**32}, {"val": 1.0}, {"val": True}, [1], None]],
+        *[("temperature", value) for value in [0, -1.0, "1", True, [1.0]]],
         *[("sha256", value) for value in ["", "0" * 63, "0" * 65, "G" * 64, "A" * 64, "0" * 64 + "\n", 0, None]],
     ],
 )
@@ -102,10 +109,16 @@ def test_value_of_another_form_is_refused_by_entry_and_field(field, value):
         parse_manifest(written(**{field: value}), "some/manifest")
 
 
+OPTIONAL = {"module", "data_class", "data_arguments", "checksums", "temperature"}
+
+
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ManifestEntry)])
 def test_missing_key_is_refused(field):
     values = dataclasses.asdict(ENTRY)
     del values[field]
+    if field in OPTIONAL:
+        assert parse_manifest(json.dumps({"mnist": values}).encode(), "manifest") == {"mnist": ENTRY}
+        return
     with pytest.raises(ManifestError, match="entry mnist: it must have exactly the keys class_name, arguments"):
         parse_manifest(json.dumps({"mnist": values}).encode(), "manifest")
 

@@ -17,6 +17,7 @@ from zoo import (
     DropoutMLPClassifier,
     GradientDescentRegression,
     LeNet5Classifier,
+    LeNet5Regressor,
     LinearRegressor,
     LinearRegressorFromScratch,
     LSTMClassifier,
@@ -24,6 +25,7 @@ from zoo import (
     MLPClassifier,
     MLPRegressor,
     MulticlassClassification,
+    OneHotMLPRegressor,
     PerceptronClassifier,
     PolynomialRegressor,
     Regression,
@@ -103,6 +105,10 @@ STRIDED = CNN | {"channels": (5, 50), "hidden": 100, "stride": 2, "image_size": 
 OTHER_STRIDED = OTHER_CNN | {"stride": 3, "channels": (4, 8)}
 LENET = CLASSES | {"in_channels": 1, "activation": "tanh"}
 OTHER_LENET = OTHER_CLASSES | {"in_channels": 3, "activation": "prelu", "init": "kaiming"}
+ONE_HOT_LENET = {"num_classes": 10, "activation": "tanh", "loss": "mse", "init": None}
+OTHER_ONE_HOT_LENET = {"num_classes": 4, "activation": "relu", "loss": "huber", "init": "kaiming"}
+ONE_HOT_MLP = ONE_HOT_LENET | {"in_features": 784, "hidden": (300,), "activation": "relu"}
+OTHER_ONE_HOT_MLP = OTHER_ONE_HOT_LENET | {"in_features": 6, "hidden": (8, 6)}
 RECURRENT = {"num_layers": 1, "bidirectional": False, "dropout": 0.0}
 OTHER_RECURRENT = {"num_layers": 2, "bidirectional": True, "dropout": 0.5, "hidden": 7}
 LSTM = CLASSES | RECURRENT | {"in_features": 28, "hidden": 128}
@@ -158,6 +164,8 @@ LEAVES = [
         (CNNClassifier, CNN, OTHER_CNN),
         (StridedCNNClassifier, STRIDED, OTHER_STRIDED),
         (LeNet5Classifier, LENET, OTHER_LENET),
+        (LeNet5Regressor, ONE_HOT_LENET, OTHER_ONE_HOT_LENET),
+        (OneHotMLPRegressor, ONE_HOT_MLP, OTHER_ONE_HOT_MLP),
         (RNNClassifier, RNN, OTHER_RNN),
         (LSTMClassifier, LSTM, OTHER_LSTM),
         (LSTMForecaster, FORECASTER, OTHER_FORECASTER),
@@ -175,6 +183,7 @@ TASKS = {
     *(Task, Regression, GradientDescentRegression, BinaryClassification, MulticlassClassification),
     SequenceTranscription,
 }
+ONE_HOT = (LeNet5Regressor, OneHotMLPRegressor)
 METRICS = {
     Regression: {"loss", "mse", "mae", "r2"},
     BinaryClassification: {"loss", "accuracy", "f1", "auroc", "average_precision"},
@@ -186,6 +195,10 @@ METRICS = {
 def kind_of(task):
     [kind] = [kind for kind in METRICS if isinstance(task, kind)]
     return kind
+
+
+def metrics_of(task):
+    return METRICS[kind_of(task)] | ({"accuracy"} if isinstance(task, ONE_HOT) else set())
 
 
 def make_samples(task, size=24):
@@ -200,11 +213,13 @@ def make_samples(task, size=24):
         )
     if "num_layers" in arguments:
         features = Padded(torch.randn(size, 6, arguments["in_features"]), 1 + torch.arange(size) % 6)
-    elif "in_channels" in arguments:
+    elif hasattr(task.network, "image_size"):
         side = task.network.image_size
-        features = torch.randn(size, arguments["in_channels"], side, side)
+        features = torch.randn(size, task.network.in_channels, side, side)
     else:
         features = torch.randn(size, arguments["in_features"])
+    if isinstance(task, ONE_HOT):
+        return features, torch.eye(arguments["num_classes"])[torch.arange(size) % arguments["num_classes"]]
     if kind_of(task) is Regression:
         return features, torch.randn(size, arguments.get("out_features") or arguments["horizon"])
     return features, torch.arange(size) % arguments.get("num_classes", 2)
@@ -254,10 +269,10 @@ def test_a_leaf_trains_predicts_and_comes_back_from_its_checkpoint_alone(
     )
     assert all(not torch.equal(old, new) for old, new in zip(before, task.parameters(), strict=True))
     result = trainer.test(task, make_batches(task), verbose=False)[0]
-    assert set(result) == {f"test/{name}" for name in METRICS[kind]}
+    assert set(result) == {f"test/{name}" for name in metrics_of(task)}
     predictions = trainer.predict(task, make_batches(task))
     width = {
-        Regression: (expected.get("out_features") or expected.get("horizon"),),
+        Regression: (expected.get("out_features") or expected.get("horizon") or expected.get("num_classes"),),
         BinaryClassification: (),
         MulticlassClassification: (expected.get("num_classes"),),
         SequenceTranscription: (),
@@ -302,7 +317,7 @@ def test_a_leaf_is_evaluated_on_a_single_sample(make_trainer, leaf, arguments, e
     trainer = make_trainer(max_epochs=1, precision=precision)
     trainer.fit(task, data)
     result = trainer.test(task, data, verbose=False)[0]
-    assert set(result) == {f"test/{name}" for name in METRICS[kind_of(task)]}
+    assert set(result) == {f"test/{name}" for name in metrics_of(task)}
     assert np.isfinite(result["test/loss"])
     assert [tensors(prediction)[0].dtype for prediction in trainer.predict(task, data)] == [torch.float32]
 

@@ -48,6 +48,7 @@ class GracefulStop(Callback):
         #: What the fit was told to stop by, if it was.
         self.signal: int | None = None
         self._postponed = False
+        self._is_alone = True
         self._asked: tuple[Any, Tensor] | None = None
         self._pace = _Pace(interval)
         self._handlers: dict[int, Any] = {}
@@ -55,6 +56,7 @@ class GracefulStop(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # A validation, or the next fit, is not to stop for what the fit before was told.
         self.signal, self._postponed, self._asked = None, False, None
+        self._is_alone = trainer.world_size == 1
         self._pace = _Pace(self.interval)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,11 +76,11 @@ class GracefulStop(Callback):
         self.signal = self.signal or number
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.world_size > 1 and self._pace.is_due():
+        if not self._is_alone and self._pace.is_due():
             self._asked = self._ask(trainer)  # answered while the batch is trained on, so that nobody waits
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.world_size == 1 or self._asked is not None:
+        if self._asked is not None or (self._is_alone and self.signal is not None):
             self._stop_if_told(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -39,21 +40,32 @@ def save_weights(network: nn.Module, path: str | PathLike[str]) -> None:
             still is.
     """
     target = local_target(path)
-    state = network.state_dict()
-    for name, value in state.items():
+    write_whole(dump_safetensors(network.state_dict(), str(target)), target)
+
+
+def dump_safetensors(state: Mapping[str, Any], name: str) -> bytes:
+    """The bytes of a safetensors file of tensors by name, with a checksum among its metadata.
+
+    Args:
+        state: such as a state dict; on any device.
+        name: what to call the file in an error.
+
+    Raises:
+        CheckpointError: the state holds something else than tensors, or what the format has not.
+    """
+    for key, value in state.items():
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"{target} was not written: {name} is a {type(value).__name__}, not a tensor")
+            raise CheckpointError(f"{name} was not written: {key} is a {type(value).__name__}, not a tensor")
     try:
         # Copies: tensors that share memory are refused by safetensors.
-        tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+        tensors = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
         plain = safetensors.torch.save(tensors)
-        header, values = _split(plain, str(target))
-        data = safetensors.torch.save(tensors, {_CHECKSUM: _checksum(header, values)})
+        header, values = _split(plain, name)
+        return safetensors.torch.save(tensors, {_CHECKSUM: _checksum(header, values)})
     except CheckpointError:
         raise
     except Exception as error:  # a type or layout that the format has not, as its library puts it
-        raise CheckpointError(f"{target} was not written: {error}") from error
-    write_whole(data, target)
+        raise CheckpointError(f"{name} was not written: {error}") from error
 
 
 def is_safetensors(data: bytes) -> bool:

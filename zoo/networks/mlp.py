@@ -78,7 +78,7 @@ class MLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs = check_features(inputs, self.in_features)
-        if self.training and self.norm == "batch" and len(inputs) == 1:
+        if self.norm == "batch" and len(inputs) == 1 and self.hidden[1].training:
             raise ShapeError("batch norm cannot be trained with a single sample: use larger batches, or norm='layer'")
         outputs: Tensor = self.head(self.hidden(self.input_dropout(inputs)))
         return outputs

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 
 from zoo.checkpointing.safetensors_files import parse_safetensors
-from zoo.leaves import LEAVES
 from zoo.pretrained.manifest import ManifestEntry, ManifestError, read_manifest, read_verified
-from zoo.tasks import Task
-from zoo.tasks.restoring import restore
+from zoo.pretrained.source import Pretrained, nearest
+from zoo.pretrained.storage import expand
 
-FOLDER = Path(__file__).parent / "weights"
+FOLDER = Path(__file__).parent
 MANIFEST = "manifest.json"
 
 
@@ -24,6 +24,18 @@ def shipped(folder: Path = FOLDER) -> dict[str, ManifestEntry]:
     return read_manifest(manifest) if manifest.is_file() else {}
 
 
+def list_pretrained(pattern: str = "*") -> list[str]:
+    """The names of the weights that come with the zoo, in alphabetical order; see :func:`load_pretrained`.
+
+    Args:
+        pattern: only those that it describes, with ``*`` and ``?`` as in the names of files, such as ``"mnist_l*"``.
+
+    Raises:
+        ManifestError: the manifest cannot be read.
+    """
+    return sorted(fnmatch.filter(shipped(), pattern))
+
+
 def find_shipped(name: str, folder: Path = FOLDER) -> ManifestEntry:
     """What is known of the weights of a name.
 
@@ -33,23 +45,17 @@ def find_shipped(name: str, folder: Path = FOLDER) -> ManifestEntry:
     entries = shipped(folder)
     if name not in entries:
         there = f"there are {', '.join(entries)}" if entries else "none are shipped with this version"
-        raise ManifestError(f"there are no pretrained weights {name!a:.100}: {there}")
+        raise ManifestError(f"there are no pretrained weights {name!a:.100}: {there}{nearest(name, entries)}")
     return entries[name]
 
 
-def load_shipped(name: str, folder: Path = FOLDER) -> Task:
-    """The model of a name with its weights, on the CPU.
+def open_shipped(name: str, folder: Path = FOLDER) -> Pretrained:
+    """The weights of a name, verified, and what is known of them.
 
     Raises:
-        ManifestError: there is none, or its file is not the one that was shipped.
-        CheckpointError: the weights are not those of the class and the arguments in the manifest.
+        ManifestError: there are none, or their file is not the one that was shipped.
+        CheckpointError: the file is no safetensors file.
     """
     entry = find_shipped(name, folder)
-    if entry.class_name not in LEAVES:
-        raise ManifestError(f"{name} is a {entry.class_name}, which this version of the zoo does not have")
-    weights = parse_safetensors(read_verified(folder, entry), entry.file)
-    if not any(key.startswith("network.") for key in weights):  # those of the network alone
-        weights = {f"network.{key}": value for key, value in weights.items()}
-    leaf = LEAVES[entry.class_name]
-    model: Task = restore(leaf, {leaf.CHECKPOINT_HYPER_PARAMS_KEY: entry.arguments, "state_dict": weights}, name, {})
-    return model
+    weights = expand(parse_safetensors(read_verified(folder, entry), entry.file), entry.file)
+    return Pretrained(name, weights, entry)

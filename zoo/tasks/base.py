@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.trainer.states import TrainerFn
@@ -25,6 +24,7 @@ from zoo.optim import ProgressSchedule, UnknownLengthError, apply_changed_settin
 from zoo.tasks import ranks
 from zoo.tasks.restoring import restore, shapes, where_it_was
 from zoo.tasks.training_loss import TrainingLoss
+from zoo.tasks.transfer import TransferLearning
 from zoo.values import NonFiniteLossError, NonFiniteWeightsError, Place, first_not_finite
 
 Inputs = Tensor | tuple[Tensor, Tensor]
@@ -80,7 +80,7 @@ class TargetError(ValueError):
     """Targets, or a network's outputs, that do not fit the task."""
 
 
-class Task(LightningModule):
+class Task(TransferLearning):
     """A network with its loss, metrics, optimizer and schedule; it knows nothing of its data.
 
     A batch is ``(inputs, targets)``. Inputs of different lengths are a pair, padded inputs and their lengths, and the
@@ -407,6 +407,7 @@ class Task(LightningModule):
                 )
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         if self._is_one_of_several():
             ranks.keep_batch_norms_apart(self, self.trainer.strategy.model)
         schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
@@ -439,12 +440,14 @@ class Task(LightningModule):
         broken = first_not_finite(self.named_parameters())
         if broken is not None:
             raise NonFiniteWeightsError(broken, self.global_step)  # the file before keeps its place
+        super().on_save_checkpoint(checkpoint)
         checkpoint[TASK_CLASS_KEY] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint[_TRAINING_LOSS_KEY] = dict(self._training_loss.state_dict(self._over_ranks))
         checkpoint[_OPTIMIZER_KEY] = self._optimizer_settings
         checkpoint[_CLASSES_KEY] = self._optimizer_classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self.strict_loading:
             self._check_fits(checkpoint)
         # Loaded for anything else, the run that follows is a new one, and the optimizer's state will not be restored.

@@ -80,6 +80,10 @@ def _arguments(
     except TypeError as error:
         raise CheckpointError(f"{source} has hyperparameters that no model of the zoo has: {error}") from error
     parameters = inspect.signature(model_class).parameters
+    # What is no hyperparameter of a task is not for a file to give: its weights would be those of another file.
+    saved = {
+        name: value for name, value in saved.items() if name not in getattr(model_class, "not_hyperparameters", ())
+    }
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return {name: value for name, value in {**saved, **overrides}.items() if takes_all or name in parameters}
 

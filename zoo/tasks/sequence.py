@@ -111,6 +111,7 @@ class SequenceTranscription(Task):
             raise TargetError(f"the data are written in the alphabet {theirs!r}, the model reads {self.alphabet!r}")
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         if self.device.type != "cpu" and loss_device(self.device).type == "cpu":
             reason = (
                 "where its gradient is not deterministic" if self.device.type == "cuda" else "which does not have it"

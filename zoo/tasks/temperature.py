@@ -43,6 +43,7 @@ class TemperatureScaling(Task):
         return outputs if self.temperature == 1.0 else outputs / self.temperature
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.temperature = 1.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
