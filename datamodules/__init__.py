@@ -1,6 +1,6 @@
 """Data modules for Lightning, and the loader under them, usable with any tensors."""
 
-from datamodules.augment import RandomAffine, RandomShift
+from datamodules.augment import RandomAffine, RandomElastic, RandomShift
 from datamodules.base import InMemoryDataModule, Split, Splits, TensorDataModule
 from datamodules.digit_strings import DigitStringsDataModule
 from datamodules.errors import DataError
@@ -33,6 +33,7 @@ __all__ = [
     "PaddedBatch",
     "PolynomialDataModule",
     "RandomAffine",
+    "RandomElastic",
     "RandomShift",
     "SineDataModule",
     "Split",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -22,7 +23,7 @@ class RandomShift:
         ``(batch, channels, height, width)``, any type → the same.
 
     Raises:
-        DataError: ``pixels`` below 1.
+        DataError: ``pixels`` below 1, or, when called, what is no batch of images.
     """
 
     moves_pixels = True
@@ -34,6 +35,7 @@ class RandomShift:
         self.fill = fill
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        _check_images(images)
         batch, _, height, width = images.shape
         padded = functional.pad(images, (self.pixels,) * 4, value=self.fill)
         shifts = torch.randint(2 * self.pixels + 1, (2, batch, 1), generator=generator, device=images.device)
@@ -55,7 +57,8 @@ class RandomAffine:
         shear: largest shear, in degrees.
 
     Raises:
-        DataError: a range below zero, a scale or shift of 1 or more, or a shear of 90 degrees or more.
+        DataError: a range below zero, a scale or shift of 1 or more, or a shear of 90 degrees or more; or, when called,
+            what is no batch of images.
 
     Shape:
         ``(batch, channels, height, width)``, any type → the same shape, float32.
@@ -79,6 +82,11 @@ class RandomAffine:
         self.shear = shear
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        _check_images(images)
+        return functional.grid_sample(images.float(), self.grid(images, generator), align_corners=False)
+
+    def grid(self, images: Tensor, generator: Generator) -> Tensor:
+        """Where each pixel comes from, ``(batch, height, width, 2)``: x and y as ``grid_sample`` takes them."""
         batch, _, height, width = images.shape
         draws = torch.rand(5, batch, generator=generator, device=images.device) * 2 - 1
         angle = draws[0] * math.radians(self.degrees)
@@ -94,5 +102,93 @@ class RandomAffine:
             torch.stack([sin / stretch, sin * shear + cos, move[1]]),
         )
         matrices = torch.stack(rows).permute(2, 0, 1)
-        grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
-        return functional.grid_sample(images.float(), grid, align_corners=False)
+        return functional.affine_grid(matrices, list(images.shape), align_corners=False)
+
+
+class RandomElastic:
+    """Distorts every image like a sheet of rubber, bilinearly.
+
+    Simard, Steinkraus and Platt, "Best practices for convolutional neural networks applied to visual document
+    analysis", ICDAR 2003: every pixel comes from a place beside its own. How far beside, along each axis, is noise
+    that is uniform in [-1, 1], smoothed by a Gaussian and multiplied by ``alpha``; its standard deviation is
+    ``alpha / (6.14 * sigma)`` pixels (for a ``sigma`` of a pixel or more), 1.4 with the paper's values.
+
+    The noise is drawn at every ``sigma / 2`` pixels, which is dense enough for a Gaussian, rather than at every one:
+    variance and covariances are those of the paper's, for a fraction of the draws. It goes on beyond the frame, so that
+    pixels at the border move as those in the middle. No displacement is longer than ``alpha`` along an axis.
+
+    Args:
+        alpha: what the smoothed noise is multiplied by, in pixels, at least 0; 34 in the paper.
+        sigma: standard deviation of the Gaussian, in pixels, greater than 0: what is nearer than that moves together.
+            4 in the paper.
+        affine: an affine distortion on top, whose resampling this one takes over; ``None`` is none.
+        fill: value of the pixels that come from beyond the frame.
+
+    Raises:
+        DataError: a number out of range, or, when called, what is no batch of images.
+
+    Shape:
+        ``(batch, channels, height, width)``, any type → the same shape, float32.
+    """
+
+    moves_pixels = True
+
+    def __init__(
+        self, alpha: float = 34.0, sigma: float = 4.0, affine: RandomAffine | None = None, fill: float = 0.0
+    ) -> None:
+        if not 0.0 <= alpha < math.inf:
+            raise DataError(f"alpha must be a finite number of at least 0, got {alpha!r}")
+        if not 0.0 < sigma < math.inf:
+            raise DataError(f"sigma must be a finite number greater than 0, got {sigma!r}")
+        self.alpha = alpha
+        self.sigma = sigma
+        self.affine = affine or RandomAffine(degrees=0.0, translate=0.0, scale=0.0, shear=0.0)
+        self.fill = fill
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        _check_images(images)
+        height, width = images.shape[2:]
+        pixels = self.displacements(images, generator)
+        # In the coordinates of a grid, [-1, 1], a frame is 2 wide.
+        grid = self.affine.grid(images, generator) + pixels * pixels.new_tensor([2 / width, 2 / height])
+        # Beyond the frame there are zeros.
+        return functional.grid_sample(images.float() - self.fill, grid, align_corners=False) + self.fill
+
+    def displacements(self, images: Tensor, generator: Generator) -> Tensor:
+        """How far beside its own place each pixel comes from, ``(batch, height, width, 2)``: x and y, in pixels."""
+        batch, _, height, width = images.shape
+        rows, columns = (_smoothing(size, self.sigma).to(images.device) for size in (height, width))
+        shape = (2, batch, rows.shape[1], columns.shape[1])
+        noise = torch.rand(shape, generator=generator, device=images.device) * (2 * self.alpha) - self.alpha
+        return (rows @ noise @ columns.T).permute(1, 2, 3, 0)
+
+
+@lru_cache(maxsize=16)
+def _smoothing(size: int, sigma: float) -> Tensor:
+    """What makes a Gaussian's smooth values at ``size`` pixels from noise that is drawn more coarsely.
+
+    Returns:
+        ``(size, draws)``; the squares of each row sum to those of a Gaussian over pixels whose sum is 1, which decide
+        what variance is left of noise.
+    """
+    step = max(1.0, sigma / 2)
+    beyond = math.ceil(3.0 * sigma / step)
+    places = step * torch.arange(-beyond, beyond + 1 + math.ceil((size - 1) / step), dtype=torch.float64)
+    distances = torch.arange(size, dtype=torch.float64)[:, None] - places
+    weights = torch.exp(-0.5 * (distances / sigma).square())
+    return (weights * (_sum_of_squares(sigma) / weights.square().sum(dim=1, keepdim=True)).sqrt()).float()
+
+
+def _sum_of_squares(sigma: float) -> float:
+    """Of a Gaussian's values at all pixels, whose sum is 1."""
+    if sigma > 1.0:
+        return 1.0 / (2.0 * math.sqrt(math.pi) * sigma)  # the integral, which the sum does not differ from any more
+    values = torch.softmax(-0.5 * (torch.arange(-5, 6, dtype=torch.float64) / sigma).square(), dim=0)
+    return float(values.square().sum())
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4:
+        raise DataError(
+            f"images must be of shape (batch, channels, height, width) to be augmented, got {tuple(images.shape)}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datamodules.augment import RandomAffine, RandomShift
+from datamodules.augment import RandomAffine, RandomElastic, RandomShift
 from datamodules.base import InMemoryDataModule, Split, Splits, random_split, split_size
 from datamodules.errors import DataError
 from datamodules.loader import Augment, Preprocess
@@ -23,8 +24,14 @@ DATASETS: tuple[DatasetName, ...] = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST"
 Source = Literal["auto", "local", "download"]
 SOURCES: tuple[Source, ...] = ("auto", "local", "download")
 
-AugmentName = Literal["shift", "affine"]
-_AUGMENTATIONS: dict[str, type[RandomShift] | type[RandomAffine]] = {"shift": RandomShift, "affine": RandomAffine}
+AugmentName = Literal["shift", "affine", "elastic", "elastic_affine"]
+_AUGMENTATIONS: dict[str, Callable[[], Augment]] = {
+    "shift": RandomShift,
+    "affine": RandomAffine,
+    "elastic": RandomElastic,
+    # Less of either than alone: what is left to read was best so, by validation.
+    "elastic_affine": lambda: RandomElastic(20.0, affine=RandomAffine(7.0, translate=0.04, scale=0.08, shear=4.0)),
+}
 
 _SIZE = 28
 _DIGITS_TEST_SIZE = 360
@@ -59,8 +66,9 @@ class MNISTDataModule(InMemoryDataModule):
         val_size: images drawn from the training set for validation; a number, or a share in (0, 1).
         image_size: height and width; larger than 28 is padded with background (32 as in LeNet-5's paper), smaller is
             scaled down.
-        augment: ``"shift"`` (up to one pixel), ``"affine"``, a class of :mod:`datamodules.augment` with its arguments,
-            any other callable (see :data:`datamodules.loader.Augment`), or ``None``.
+        augment: ``"shift"`` (up to one pixel), ``"affine"``, ``"elastic"``, ``"elastic_affine"`` (less of both), a
+            class of :mod:`datamodules.augment` with its arguments, any other callable (see
+            :data:`datamodules.loader.Augment`), or ``None``.
         drop_last: leave out the last training batch of an epoch if it is not full.
         seed: of the split, the order and the augmentation; ``None`` takes that of ``seed_everything``, else 0.
         one_hot: targets as ``(samples, 10)`` float32, one where the class is and zero elsewhere, for a regression.

@@ -4,6 +4,7 @@ from zoo.models import (
     BinaryMLPClassifier,
     CNNClassifier,
     CRNNTranscriber,
+    DropoutMLPClassifier,
     EnsembleClassifier,
     LeNet5Classifier,
     LeNet5Regressor,
@@ -19,6 +20,7 @@ from zoo.models import (
     RegularizedMLPClassifier,
     RNNClassifier,
     SoftmaxClassifier,
+    StridedCNNClassifier,
     VGGClassifier,
 )
 from zoo.pretrained import list_pretrained, load_pretrained, push_to_hub, save_pretrained
@@ -47,6 +49,7 @@ __all__ = [
     "CRNNTranscriber",
     "CTCOnCPUWarning",
     "ClassPrediction",
+    "DropoutMLPClassifier",
     "EnsembleClassification",
     "EnsembleClassifier",
     "GradientDescentRegression",
@@ -71,6 +74,7 @@ __all__ = [
     "RegularizedMLPClassifier",
     "SequenceTranscription",
     "SoftmaxClassifier",
+    "StridedCNNClassifier",
     "TargetError",
     "Task",
     "Transcription",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.checkpointing import load_weights
+from zoo.max_norm import MaxNorm, check_limit
 from zoo.networks import (
     CRNN,
     MLP,
@@ -468,6 +469,69 @@ class RegularizedMLPClassifier(MulticlassClassification):
         super().configure_gradient_clipping(optimizer, value, gradient_clip_algorithm)
 
 
+class DropoutMLPClassifier(MulticlassClassification):
+    """:class:`zoo.networks.MLP` as a classifier that dropout and max-norm keep from learning by heart.
+
+    The defaults are a network of Srivastava et al., "Dropout: a simple way to prevent neural networks from
+    overfitting", JMLR 15, 2014: three hidden layers of 1,024 ReLU units.
+
+    Args:
+        in_features: numbers a sample; images are flattened.
+        num_classes: number of classes.
+        hidden: width of each hidden layer.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        dropout: probability of dropping a hidden unit, in [0, 1).
+        input_dropout: probability of dropping an input, in [0, 1).
+        max_norm: the largest norm of the weights into a hidden unit, see :class:`zoo.max_norm.MaxNorm`, or ``None``.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        num_classes: int = 10,
+        hidden: tuple[int, ...] = (1024, 1024, 1024),
+        activation: str = "relu",
+        dropout: float = 0.5,
+        input_dropout: float = 0.2,
+        max_norm: float | None = 3.0,
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        if max_norm is not None:
+            check_limit(max_norm=max_norm)
+        network = MLP(in_features, hidden, num_classes, activation, None, dropout, input_dropout)
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+        self.max_norm = max_norm
+
+    def configure_optimizers(self) -> Any:
+        configured = super().configure_optimizers()
+        *hidden, _ = [layer.weight for layer in self.network.modules() if isinstance(layer, nn.Linear)]
+        trained = [weight for weight in hidden if weight.requires_grad]  # a frozen trunk stays as it is
+        if self.max_norm is not None and trained:
+            optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+            MaxNorm(trained, self.max_norm).attach(optimizer)
+        return configured
+
+
 class CNNClassifier(MulticlassClassification):
     """:class:`zoo.networks.ConvNet` as a classifier.
 
@@ -586,6 +650,79 @@ class VGGClassifier(MulticlassClassification):
 
     def optimizer_parameters(self) -> list[Any]:
         return weight_decay_groups(self)
+
+
+class StridedCNNClassifier(MulticlassClassification):
+    """:class:`zoo.networks.ConvNet` with strides in the place of pooling, as a classifier.
+
+    The defaults are the network of Simard, Steinkraus and Platt, "Best practices for convolutional neural networks
+    applied to visual document analysis", ICDAR 2003: 5 and 50 maps by 5x5 kernels with a stride of 2, a hidden layer of
+    100, images of 29x29; 132,540 parameters.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        channels: output channels of each convolution block.
+        hidden: width of the hidden linear layer, or ``None``.
+        kernel_size: height and width of every kernel.
+        stride: step of every kernel.
+        padding: zeros added on each side of a convolution's input; ``None`` keeps the size but for the stride.
+        image_size: height and width of the images.
+        norm: ``"batch"``, ``"group"``, ``"layer"`` or ``None``.
+        dropout: probability of dropping a feature before the last layer, in [0, 1).
+        activation: ``"relu"``, ``"leaky_relu"``, ``"prelu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"``.
+        label_smoothing: share of the target spread evenly over all classes.
+        class_weights: weight of each class in the loss, or ``None``.
+        init: initialisation by name.
+        weights: file of weights to begin with.
+        optimizer: makes the optimizer.
+        scheduler: makes the schedule.
+    """
+
+    not_hyperparameters = _NOT_HYPERPARAMETERS
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        channels: tuple[int, ...] = (5, 50),
+        hidden: int | None = 100,
+        kernel_size: int = 5,
+        stride: int = 2,
+        padding: int | None = 0,
+        image_size: int = 29,
+        norm: str | None = None,
+        dropout: float = 0.0,
+        activation: str = "relu",
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+        init: str | None = None,
+        weights: str | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        network = ConvNet(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            channels=channels,
+            hidden=hidden,
+            kernel_size=kernel_size,
+            padding=padding,
+            image_size=image_size,
+            norm=norm,
+            dropout=dropout,
+            activation=activation,
+            stride=stride,
+            pool=None,
+        )
+        super().__init__(
+            network=_begin(network, init, weights),
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
 
 
 class LeNet5Classifier(MulticlassClassification):

@@ -4,7 +4,17 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules import BatchLoader, DataError, EpochLoader, LabelBatch, Padded, PaddedBatch, RandomAffine, RandomShift
+from datamodules import (
+    BatchLoader,
+    DataError,
+    EpochLoader,
+    LabelBatch,
+    Padded,
+    PaddedBatch,
+    RandomAffine,
+    RandomElastic,
+    RandomShift,
+)
 
 SIZES = [1, 2, 5, 129, 10_001]
 WORLDS = [1, 2, 3]
@@ -733,7 +743,7 @@ def test_loader_that_makes_no_batches_cannot_be():
         EpochLoader(4, 2)
 
 
-@pytest.mark.parametrize("augment", [RandomShift(2), RandomAffine()])
+@pytest.mark.parametrize("augment", [RandomShift(2), RandomAffine(), RandomElastic()])
 def test_augmentation_that_moves_pixels_is_refused_for_padded_images(augment):
     images = Padded(torch.zeros(4, 1, 8, 12), torch.tensor([12, 3, 5, 6]), dim=3)
     with pytest.raises(DataError, match="would move what stands in the padding into the samples"):

@@ -15,7 +15,15 @@ import pytest
 import torch
 from torchvision import datasets
 
-from datamodules import DataError, FallbackWarning, MNISTDataModule, RandomAffine, RandomShift, mnist_files
+from datamodules import (
+    DataError,
+    FallbackWarning,
+    MNISTDataModule,
+    RandomAffine,
+    RandomElastic,
+    RandomShift,
+    mnist_files,
+)
 from datamodules.download import download
 from datamodules.mnist import bundled_digits, resize
 from datamodules.mnist_files import MNISTFiles
@@ -151,7 +159,7 @@ def test_padding_is_as_even_as_can_be(size, top):
     [
         ({"dataset": "CIFAR10"}, "dataset must be one of 'MNIST', 'FashionMNIST', 'KMNIST', 'EMNIST'.*, got 'CIFAR10'"),
         ({"source": "web"}, "source must be one of 'auto', 'local', 'download', got 'web'"),
-        ({"augment": "flip"}, "augment must be one of 'shift', 'affine', got 'flip'"),
+        ({"augment": "flip"}, "augment must be one of 'shift', 'affine', 'elastic', 'elastic_affine', got 'flip'"),
         ({"image_size": 7}, "image_size must be an integer from 8 to 256, got 7"),
         ({"image_size": 257}, "image_size must be an integer from 8 to 256, got 257"),
         ({"image_size": 28.0}, "image_size must be an integer from 8 to 256, got 28.0"),
@@ -166,9 +174,17 @@ def test_wrong_argument_is_refused_at_once(arguments, told):
         MNISTDataModule(**arguments)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("shift", RandomShift), ("affine", RandomAffine)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("shift", RandomShift), ("affine", RandomAffine), ("elastic", RandomElastic)]
+)
 def test_augmentation_by_name(name, kind):
     assert type(MNISTDataModule(augment=name).augment) is kind
+
+
+def test_elastic_augmentation_by_name_is_the_papers_with_or_without_an_affine_one():
+    alone, both = (MNISTDataModule(augment=name).augment for name in ("elastic", "elastic_affine"))
+    assert (alone.alpha, alone.sigma, both.alpha, both.sigma) == (34.0, 4.0, 20.0, 4.0)
+    assert (alone.affine.degrees, both.affine.degrees) == (0.0, 7.0)
 
 
 def test_augmentation_of_ones_own():
@@ -558,7 +574,7 @@ def test_one_hot_targets_are_one_where_the_class_is():
     assert (targets.dtype, targets.argmax(dim=1).tolist()) == (torch.float32, classes.tolist())
 
 
-@pytest.mark.parametrize("augment", [None, "shift", "affine"])
+@pytest.mark.parametrize("augment", [None, "shift", "affine", "elastic"])
 @pytest.mark.parametrize("size", [28, 32, 14])
 def test_rows_are_those_of_the_images_from_top_to_bottom(size, augment):
     arguments = {"dataset": "digits", "seed": 0, "image_size": size, "augment": augment, "batch_size": 50}

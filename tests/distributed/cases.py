@@ -21,6 +21,7 @@ from datamodules.loader import EpochLoader
 from experiments import linear_regression
 from zoo import (
     BinaryClassification,
+    DropoutMLPClassifier,
     GradientDescentRegression,
     MulticlassClassification,
     PolynomialRegressor,
@@ -45,8 +46,9 @@ from zoo.tasks import ranks
 SIZES = (1, 2, 5, 129, 10_000, 10_001)
 FAMILIES = ("regression", "binary", "multiclass", "weighted_multiclass", "transcription")
 GLOBAL_BATCH = 60  # divisible by 1, 2 and 3
+MAX_NORM = 0.5  # less than what the weights begin with
 SHARDED_BATCHES = (1, 33)
-TRAININGS = ("plain", "weighted", "by_hand", "accumulated", "grouped", "drop_last")
+TRAININGS = ("plain", "weighted", "by_hand", "accumulated", "grouped", "drop_last", "max_norm")
 PARTS = ((20, 20, 20), (7, 6, 6), (1, 1, 0), (1, 0, 0), (333, 333, 334))  # samples of a batch, by rank
 STOPS = (0, 4, 6, 10, 13)  # of 14 steps, 7 an epoch: the first one, inside, the epoch's last, inside, the last
 TRAINING_SIZES = (1, 2, 5, 129, 1001)  # the last batch: 1, 2, 5, 9 and 41 samples
@@ -158,6 +160,10 @@ def _trained(world: int, kind: str, size: int) -> Any:
     if kind == "by_hand":
         torch.manual_seed(1)
         task: Any = GradientDescentRegression(nn.Linear(3, 2), lr=0.1, loss="huber")
+    elif kind == "max_norm":
+        optimizer = partial(torch.optim.SGD, lr=0.5, momentum=0.9)
+        arguments = {"hidden": (8, 8), "dropout": 0.0, "input_dropout": 0.0, "max_norm": MAX_NORM}
+        task = DropoutMLPClassifier(3, 4, **arguments, optimizer=optimizer)
     else:
         task = task_of(family, optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9))
     loader = BatchLoader(*samples_of(family, size), batch_size=GLOBAL_BATCH // world, shuffle=True, seed=3, **options)

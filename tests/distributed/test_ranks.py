@@ -98,6 +98,14 @@ def test_ranks_have_the_weights_and_losses_of_one_process(run_ranks, single, wor
             torch.testing.assert_close(own[name], value, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_no_rank_has_weights_beyond_a_max_norm(run_ranks, world):
+    for results in run_ranks(world):
+        weights, _, _ = results["trained"]["max_norm", 1001]
+        for name in ("network.hidden.0.weight", "network.hidden.4.weight"):
+            assert torch.linalg.vector_norm(weights[name], dim=1).max().item() <= cases.MAX_NORM * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 129])
 @pytest.mark.parametrize("world", WORLDS)
 def test_validation_inside_a_fit_is_that_of_the_first_ranks_statistics(run_ranks, world, size):

@@ -268,6 +268,7 @@ def test_every_experiment_has_a_line():
         *("linear_regression", "linear_regression_from_scratch", "multiple_regression", "polynomial_regression"),
         *("robust_regression", "xor", "binary_moons", "multiclass_blobs"),
         *("mnist_softmax", "mnist_mlp", "mnist_regularized_mlp", "mnist_lenet", "mnist_lenet_mse", "mnist_cnn"),
+        *("mnist_mlp_mse", "mnist_dropout_mlp", "mnist_lenet_distorted", "mnist_convnet_elastic"),
         *("mnist_rnn", "mnist_lstm", "sine_forecast", "digit_strings_ctc", "digits_finetune"),
         *("mnist_best", "mnist_ensemble"),
     }

@@ -1,19 +1,35 @@
+import importlib
+
 import pytest
 import torch
 from conftest import HAS_MNIST, REPOSITORY
 
 from datamodules import MNISTDataModule
 from experiments import mnist_lenet_mse, mnist_softmax
-from zoo import LeNet5Classifier, LeNet5Regressor, MLPClassifier, RegularizedMLPClassifier, SoftmaxClassifier
+from zoo import (
+    DropoutMLPClassifier,
+    LeNet5Classifier,
+    LeNet5Regressor,
+    MLPClassifier,
+    OneHotMLPRegressor,
+    RegularizedMLPClassifier,
+    SoftmaxClassifier,
+    StridedCNNClassifier,
+)
 from zoo.tasks.one_hot import OneHotAccuracy
 
 MODELS = {
     "mnist_softmax": SoftmaxClassifier,
     "mnist_mlp": MLPClassifier,
+    "mnist_mlp_mse": OneHotMLPRegressor,
+    "mnist_dropout_mlp": DropoutMLPClassifier,
     "mnist_regularized_mlp": RegularizedMLPClassifier,
     "mnist_lenet": LeNet5Classifier,
     "mnist_lenet_mse": LeNet5Regressor,
+    "mnist_lenet_distorted": LeNet5Classifier,
+    "mnist_convnet_elastic": StridedCNNClassifier,
 }
+SIZES = {"mnist_lenet": 32, "mnist_lenet_mse": 32, "mnist_lenet_distorted": 32, "mnist_convnet_elastic": 29}
 SHORT = [
     *("--data.dataset", "digits", "--data.batch_size", "64", "--tracking", "csv"),
     *("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "15", "--trainer.precision", "32-true"),
@@ -49,15 +65,16 @@ def test_on_the_bundled_digits_it_learns_and_claims_nothing(name, run_of, summar
     assert "dataset: digits" in run.out
     # What was tested comes back from its checkpoint without arguments and gives the same figure.
     model = MODELS[name].load_from_checkpoint(summary["checkpoint"])
-    right = recomputed_accuracy(model, 32 if "lenet" in name else 28)
+    right = recomputed_accuracy(model, SIZES.get(name, 28))
     assert run.metrics["test/accuracy"] == pytest.approx(right, abs=1e-6)
 
 
-def test_the_regression_of_one_hot_targets_reports_both_its_errors(run_of):
+@pytest.mark.parametrize("name", ["mnist_lenet_mse", "mnist_mlp_mse"])
+def test_the_regression_of_one_hot_targets_reports_both_its_errors(run_of, name):
     """Beside the accuracy of the largest output the mean squared error over all ten of them."""
-    run = run_of("mnist_lenet_mse")
-    model = LeNet5Regressor.load_from_checkpoint(run.directory / "checkpoints" / "best.ckpt").eval()
-    data = MNISTDataModule(dataset="digits", image_size=32, one_hot=True, seed=0)
+    run = run_of(name)
+    model = MODELS[name].load_from_checkpoint(run.directory / "checkpoints" / "best.ckpt").eval()
+    data = MNISTDataModule(dataset="digits", image_size=SIZES.get(name, 28), one_hot=True, seed=0)
     data.setup()
     assert data.splits.test.targets.shape[1] == 10
     assert torch.equal(data.splits.test.targets.sum(dim=1), torch.ones(len(data.splits.test)))
@@ -75,6 +92,32 @@ def test_the_accuracy_of_one_hot_targets_by_hand():
     assert float(metric.compute()) == 0.75
     metric.update(torch.tensor([[0.0, 1.0, 0.0]]), torch.eye(3)[[0]])
     assert float(metric.compute()) == pytest.approx(0.6)
+
+
+def test_the_networks_are_those_of_the_published_table():
+    """Their parameters, counted by hand: what a published figure is beside."""
+    sizes = {name: sum(map(torch.numel, MODELS[name](**arguments_of(name)).parameters())) for name in MODELS}
+    assert sizes["mnist_softmax"] == 785 * 10
+    assert sizes["mnist_mlp"] == 785 * 800 + 801 * 10
+    assert sizes["mnist_mlp_mse"] == 785 * 300 + 301 * 10
+    assert sizes["mnist_dropout_mlp"] == 785 * 1024 + 2 * 1025 * 1024 + 1025 * 10
+    assert sizes["mnist_lenet"] == sizes["mnist_lenet_distorted"] == 61_706
+
+
+def arguments_of(name):
+    """The model's arguments that an experiment sets, without those of its training."""
+    defaults = importlib.import_module(f"experiments.{name}").EXPERIMENT.defaults
+    arguments = {option.removeprefix("model."): value for option, value in defaults.items() if "model." in option}
+    return {name: value for name, value in arguments.items() if name not in ("optimizer", "scheduler")}
+
+
+def test_only_the_experiments_with_distortions_distort():
+    augment = {
+        name: importlib.import_module(f"experiments.{name}").EXPERIMENT.defaults.get("data.augment") for name in MODELS
+    }
+    distorted = {name for name, value in augment.items() if value is not None}
+    assert distorted == {"mnist_lenet_distorted", "mnist_convnet_elastic"}
+    assert augment["mnist_convnet_elastic"].startswith("elastic")
 
 
 def test_labels_where_one_hot_targets_belong_are_an_error():

@@ -14,6 +14,7 @@ from zoo import (
     BinaryMLPClassifier,
     CNNClassifier,
     CRNNTranscriber,
+    DropoutMLPClassifier,
     EnsembleClassification,
     EnsembleClassifier,
     GradientDescentRegression,
@@ -34,6 +35,7 @@ from zoo import (
     RNNClassifier,
     SequenceTranscription,
     SoftmaxClassifier,
+    StridedCNNClassifier,
     Task,
     VGGClassifier,
 )
@@ -71,6 +73,15 @@ REGULARIZED = SOFTMAX | {
     "gradient_clip_val": 1.0,
 }
 OTHER_REGULARIZED = OTHER_SOFTMAX | OTHER_MLP | {"input_dropout": 0.1, "gradient_clip_val": None}
+DROPOUT = SOFTMAX | {
+    "hidden": (1024, 1024, 1024),
+    "activation": "relu",
+    "dropout": 0.5,
+    "input_dropout": 0.2,
+    "max_norm": 3.0,
+}
+OTHER_DROPOUT = OTHER_SOFTMAX | {"hidden": (8, 6), "activation": "tanh", "dropout": 0.1, "input_dropout": 0.0}
+OTHER_DROPOUT |= {"max_norm": None}
 CNN = CLASSES | {
     "in_channels": 1,
     "channels": (16, 32),
@@ -126,6 +137,8 @@ OTHER_ENSEMBLE = OTHER_CLASSES | {
     ),
     "voting": "hard",
 }
+STRIDED = CNN | {"channels": (5, 50), "hidden": 100, "stride": 2, "image_size": 29, "norm": None}
+OTHER_STRIDED = OTHER_CNN | {"stride": 3, "channels": (4, 8)}
 LENET = CLASSES | {"in_channels": 1, "activation": "tanh"}
 OTHER_LENET = OTHER_CLASSES | {"in_channels": 3, "activation": "prelu", "init": "kaiming"}
 ONE_HOT_LENET = {"num_classes": 10, "activation": "tanh", "loss": "mse", "init": None}
@@ -183,8 +196,10 @@ LEAVES = [
         (SoftmaxClassifier, SOFTMAX, OTHER_SOFTMAX),
         (MLPClassifier, MLP_CLASSIFIER, OTHER_MLP_CLASSIFIER),
         (RegularizedMLPClassifier, REGULARIZED, OTHER_REGULARIZED),
+        (DropoutMLPClassifier, DROPOUT, OTHER_DROPOUT),
         (CNNClassifier, CNN, OTHER_CNN),
         (VGGClassifier, VGG, OTHER_VGG),
+        (StridedCNNClassifier, STRIDED, OTHER_STRIDED),
         (LeNet5Classifier, LENET, OTHER_LENET),
         (LeNet5Regressor, ONE_HOT_LENET, OTHER_ONE_HOT_LENET),
         (OneHotMLPRegressor, ONE_HOT_MLP, OTHER_ONE_HOT_MLP),
@@ -559,6 +574,12 @@ def test_the_default_cnn_has_80250_parameters():
     # (400 + 32) + (12,800 + 64) + (512 * 128 + 128) + (128 * 10 + 10): 28 -> 24 -> 12 -> 8 -> 4
     assert sum(parameter.numel() for parameter in CNNClassifier().parameters()) == 80_250
     assert sum(parameter.numel() for parameter in LeNet5Classifier().parameters()) == 61_706
+    # Simard et al. 2003: 5 and 50 maps of 5x5, 29 -> 13 -> 5, a hidden layer of 100.
+    strided = (5 * 26) + (50 * (5 * 25 + 1)) + (50 * 25 + 1) * 100 + 101 * 10
+    assert sum(parameter.numel() for parameter in StridedCNNClassifier().parameters()) == strided == 132_540
+    # Srivastava et al. 2014: three hidden layers of 1,024.
+    dropout = 785 * 1024 + 2 * 1025 * 1024 + 1025 * 10
+    assert sum(parameter.numel() for parameter in DropoutMLPClassifier().parameters()) == dropout
 
 
 def test_a_loaded_cnn_is_channels_last_still(make_trainer, tmp_path):

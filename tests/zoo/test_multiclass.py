@@ -10,7 +10,13 @@ from sklearn import metrics
 from torch import nn
 
 from datamodules import BatchLoader
-from zoo import MLPClassifier, MulticlassClassification, RegularizedMLPClassifier, SoftmaxClassifier
+from zoo import (
+    DropoutMLPClassifier,
+    MLPClassifier,
+    MulticlassClassification,
+    RegularizedMLPClassifier,
+    SoftmaxClassifier,
+)
 
 
 def of_arrays(score):
@@ -97,7 +103,7 @@ def test_the_metrics_have_their_digits_at_any_precision(make_trainer, precision)
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
-@pytest.mark.parametrize("leaf", [SoftmaxClassifier, MLPClassifier, RegularizedMLPClassifier])
+@pytest.mark.parametrize("leaf", [SoftmaxClassifier, MLPClassifier, RegularizedMLPClassifier, DropoutMLPClassifier])
 def test_the_first_loss_is_that_of_guessing(leaf, num_classes):
     task, labels = leaf(in_features=64, num_classes=num_classes), torch.arange(400) % num_classes
     first = task.compute_loss(task(torch.randn(400, 64)), labels).item()
@@ -106,7 +112,7 @@ def test_the_first_loss_is_that_of_guessing(leaf, num_classes):
     assert even.compute_loss(even(torch.randn(400, 64)), labels).item() == pytest.approx(math.log(num_classes))
 
 
-@pytest.mark.parametrize("leaf", [MLPClassifier, RegularizedMLPClassifier])
+@pytest.mark.parametrize("leaf", [MLPClassifier, RegularizedMLPClassifier, DropoutMLPClassifier])
 def test_one_batch_can_be_overfitted(leaf, make_trainer, list_logger):
     task = leaf(in_features=20, num_classes=4, hidden=(64,), optimizer=functools.partial(torch.optim.Adam, lr=1e-2))
     one = BatchLoader(torch.randn(12, 20), torch.arange(12) % 4, batch_size=12)

@@ -48,6 +48,13 @@ def count(module):
         (VGG(), (288 + 64) + (18_432 + 36_864 + 2 * 128) + (73_728 + 147_456 + 2 * 256) + (1_280 + 10)),
         (VGG(3, 4, (6,), (2,), 5, norm=None), (450 + 6) + (900 + 6) + (24 + 4)),
         (Ensemble([Linear(3, 2), Perceptron(3)]), 8 + 4),
+        # 29 -> 13 -> 5 by strides
+        (
+            ConvNet(
+                channels=(5, 50), hidden=100, kernel_size=5, padding=0, image_size=29, norm=None, stride=2, pool=None
+            ),
+            (125 + 5) + (6_250 + 50) + (1_250 * 100 + 100) + (100 * 10 + 10),
+        ),
         (ConvBlock(3, 8, norm="layer"), 3 * 8 * 9 + 16),
         (ConvBlock(3, 8, activation="prelu"), 3 * 8 * 9 + 8 + 1),
         (Linear(), 2),
@@ -79,6 +86,8 @@ def test_the_default_convnet_has_29178_parameters():
         (VGG(channels=(4, 4, 4), depths=(1, 1, 1)), (1, 1, 4, 9), (1, 10)),
         (VGG(3, 7, [4], [3], 7, "layer"), (2, 3, 1, 1), (2, 7)),
         (Ensemble([Linear(12, 4), MLP(12, (3,), 4)]), (5, 3, 2, 2), (5, 4)),
+        (ConvNet(channels=(4, 4), stride=2, pool=None, image_size=9), (2, 1, 9, 9), (2, 10)),
+        (ConvNet(channels=(4,), stride=3, pool=3, image_size=30), (2, 1, 30, 30), (2, 10)),
         (ConvBlock(2, 6, 5), (2, 2, 9, 7), (2, 6, 9, 7)),
         (ConvBlock(2, 6, 5, stride=2, padding=0), (2, 2, 9, 7), (2, 6, 3, 2)),
         (ConvBlock(2, 6, pool=3), (2, 2, 9, 7), (2, 6, 3, 2)),
@@ -266,6 +275,9 @@ def test_dropout_drops_its_share_before_the_last_layer_in_training_only():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"stride": 0}, "stride must be an integer of at least 1, got 0"),
+        ({"pool": 0}, "pool must be an integer of at least 1, got 0"),
+        ({"stride": 3, "channels": (4,) * 3}, "image_size=28 is too small for 3 blocks"),
         ({"channels": (4,) * 5}, "image_size=28 is too small for 5 blocks with kernel_size=3"),
         ({"kernel_size": 9, "padding": 0, "channels": (4, 4), "image_size": 20}, "too small for 2 blocks"),
         ({"channels": ()}, "channels must name at least one block"),

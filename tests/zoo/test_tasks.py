@@ -12,7 +12,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from datamodules import BatchLoader
-from zoo import CNNClassifier, LeNet5Classifier, MulticlassClassification, NonFiniteLossError, SoftmaxClassifier
+from zoo import (
+    CNNClassifier,
+    LeNet5Classifier,
+    MulticlassClassification,
+    NonFiniteLossError,
+    SoftmaxClassifier,
+    StridedCNNClassifier,
+)
 from zoo.checkpointing import CheckpointError, read_checkpoint
 from zoo.optim import OneCycle, WarmupCosine
 from zoo.tasks import TargetError
@@ -59,7 +66,7 @@ def weighted_mean(records):
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
-@pytest.mark.parametrize(("leaf", "size"), [(CNNClassifier, 28), (LeNet5Classifier, 32)])
+@pytest.mark.parametrize(("leaf", "size"), [(CNNClassifier, 28), (StridedCNNClassifier, 29), (LeNet5Classifier, 32)])
 def test_the_first_loss_is_that_of_guessing(leaf, size, num_classes):
     task = leaf(num_classes=num_classes)
     labels = torch.arange(200) % num_classes
@@ -83,7 +90,7 @@ def test_the_loss_is_cross_entropy_by_hand(smoothing, weights):
     assert loss.item() == pytest.approx(total / share, rel=1e-5)
 
 
-@pytest.mark.parametrize("leaf", [CNNClassifier, LeNet5Classifier])
+@pytest.mark.parametrize("leaf", [CNNClassifier, StridedCNNClassifier, LeNet5Classifier])
 def test_one_batch_can_be_overfitted(leaf, make_trainer, make_images, list_logger):
     task = leaf(optimizer=functools.partial(torch.optim.Adam, lr=3e-3))
     data = make_images(size=task.network.image_size)

@@ -1,0 +1,53 @@
+"""Three hidden ReLU layers with dropout and max-norm read MNIST: 98.9 % of the 10,000 test images, in 120 s.
+
+Three layers of 1,024, dropout 0.5 (0.2 on the pixels), the weights into a unit no longer than 3.
+"""
+
+from __future__ import annotations
+
+from datamodules import MNISTDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run
+from zoo import DropoutMLPClassifier
+
+EXPERIMENT = Experiment(
+    name="mnist_dropout_mlp",
+    doc=__doc__,
+    model=DropoutMLPClassifier,
+    data=MNISTDataModule,
+    defaults={
+        "trainer.max_epochs": 30,
+        "model.optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": 0.002, "weight_decay": 0.0, "fused": True},
+        },
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
+        "data.batch_size": 256,
+    },
+    select="last",
+    claims=[
+        Claim(
+            "test/accuracy",
+            0.988,
+            0.9875,
+            "published for three hidden layers with dropout, Srivastava et al. 2014",
+            dataset="MNIST",
+        ),
+        Claim(
+            "test/accuracy",
+            0.988,
+            0.9894,
+            "published for the same with max-norm, Srivastava et al. 2014",
+            dataset="MNIST",
+        ),
+    ],
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,49 @@
+"""LeNet-5 reads MNIST after training on distorted images: 99.4 %, in 90 s.
+
+The network of ``mnist_lenet``.
+"""
+
+from __future__ import annotations
+
+from datamodules import MNISTDataModule
+from experiments.claims import Claim
+from experiments.runner import Experiment, launch, run
+from zoo import LeNet5Classifier
+
+EXPERIMENT = Experiment(
+    name="mnist_lenet_distorted",
+    doc=__doc__,
+    model=LeNet5Classifier,
+    data=MNISTDataModule,
+    defaults={
+        "trainer.max_epochs": 15,
+        "model.label_smoothing": 0.05,
+        "model.optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": 0.006, "weight_decay": 0.05, "fused": True},
+        },
+        "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
+        "data.batch_size": 128,
+        "data.image_size": 32,
+        "data.augment": "affine",
+    },
+    select="last",
+    claims=[
+        Claim(
+            "test/accuracy",
+            0.993,
+            0.992,
+            "published for LeNet-5 with distortions, LeCun et al. 1998",
+            dataset="MNIST",
+        )
+    ],
+)
+
+
+def main(args: list[str] | None = None) -> dict[str, float]:
+    """Run with the options in ``args`` (``None``: the defaults) and return the test metrics."""
+    return run(EXPERIMENT, args)
+
+
+if __name__ == "__main__":
+    launch(main)
