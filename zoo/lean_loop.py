@@ -21,9 +21,8 @@ from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from zoo.bare_step import bare_backward, bare_step, bare_zero_grad
+from zoo.bare_step import bare_backward, bare_step, bare_zero_grad, step_hooks, untouched
 from zoo.lean_results import NotingResults
 
 _TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -230,6 +229,7 @@ class _Plan:
         self.module = module = trainer.lightning_module
         self.optimizer = optimizer = trainer.optimizers[0]
         self.step = bare_step(optimizer)
+        self._steps_as_it_did = untouched(optimizer)
         zeroes = not _defines(module, "optimizer_zero_grad", LightningModule)
         self.zero_grad = bare_zero_grad(optimizer) if zeroes else None
         self.backward = module.backward if _defines(module, "backward", LightningModule) else bare_backward
@@ -271,6 +271,7 @@ class _Plan:
             and trainer.callbacks is self._callbacks
             and len(trainer.callbacks) == self._num_callbacks
             and trainer.optimizers[0] is self.optimizer
+            and self._steps_as_it_did()
         )
 
     def enter(self, hook: str | None) -> None:
@@ -358,15 +359,11 @@ def _training_step(trainer: Trainer) -> Callable[..., Any]:
 
 def _steps_once(optimizer: torch.optim.Optimizer) -> bool:
     """Whether an optimizer is one of torch's that call a closure once, first of all, with its step as it was made."""
-    hooks = (
-        *(optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks),
-        *(_global_optimizer_pre_hooks, _global_optimizer_post_hooks),
-    )
     own_step = vars(optimizer).get("step")  # a schedule's wrapper counts the calls, and that is all it does
     return (
-        type(optimizer).__module__.startswith("torch.optim.")
+        f"{type(optimizer).__module__}.".startswith("torch.optim.")
         and not isinstance(optimizer, torch.optim.LBFGS)
-        and not any(hooks)
+        and not any(step_hooks(optimizer))
         and (
             own_step is None
             or (hasattr(own_step, "_wrapped_by_lr_sched") and own_step.__wrapped__ is type(optimizer).step)

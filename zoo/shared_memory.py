@@ -88,6 +88,10 @@ class SharedMemoryMean:
             peer.close()
         return None
 
+    def has_room_for(self, values: Tensor) -> bool:
+        """Whether a tensor is not larger than the largest that was spoken of."""
+        return values.numel() * values.element_size() <= self._slots.shape[-1]
+
     def mean_(self, values: Tensor) -> Tensor:
         """Put the mean over both ranks in the place of a dense tensor on the CPU, which both give in the same size.
 
@@ -117,6 +121,8 @@ class SharedMemoryMean:
 
     def close(self) -> None:
         """Leave; if the other rank waits, it is told so."""
+        with contextlib.suppress(OSError):  # which it has left itself
+            self._peer.shutdown(socket.SHUT_RDWR)  # also for forks of this process, such as a loader's workers
         self._peer.close()
 
 
@@ -140,13 +146,16 @@ def share_gradients(model: DistributedDataParallel, timeout: float) -> SharedMem
     if means is None:
         return None
 
+    group = model.process_group  # the model, which holds the hook, would never be freed if the hook held it
+
     # torch compares annotations with objects, which they are not here.
     def average(state: Any, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         values = bucket.buffer()
-        if values.layout != torch.strided:
+        # More than there is room for are those of parameters that were frozen after the copies were made.
+        if values.layout != torch.strided or not means.has_room_for(values):
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-            return allreduce_hook(model.process_group, bucket)
+            return allreduce_hook(group, bucket)
         done: Future[Tensor] = Future()
         done.set_result(means.mean_(values))
         return done
@@ -161,8 +170,9 @@ def share_gradients(model: DistributedDataParallel, timeout: float) -> SharedMem
 def _open(size: int) -> tuple[Path | None, socket.socket | None]:
     """A folder that nobody else may look into, with the memory in it, and the socket there; neither if it cannot be."""
     for parent in (_RAM_DISK, None):
-        folder, listening = None, socket.socket(socket.AF_UNIX)
+        folder = listening = None
         with contextlib.suppress(OSError):
+            listening = socket.socket(socket.AF_UNIX)
             folder = Path(tempfile.mkdtemp(prefix="zoo-", dir=parent))
             (folder / "token").write_bytes(secrets.token_bytes(_TOKEN_BYTES))
             with (folder / "memory").open("xb") as file:
@@ -170,7 +180,8 @@ def _open(size: int) -> tuple[Path | None, socket.socket | None]:
             listening.bind(str(folder / "socket"))
             listening.listen(1)
             return folder, listening
-        listening.close()
+        if listening is not None:
+            listening.close()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
     return None, None

@@ -10,6 +10,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.overrides import TorchFunctionMode
 from torchmetrics import MeanMetric
 from torchmetrics.wrappers import MinMaxMetric
 
@@ -63,11 +65,13 @@ def test_the_short_way_is_taken_where_it_can_be():
 def test_a_profiler_sees_what_it_always_did():
     module = network()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    step, zero_grad = bare_step(optimizer), bare_zero_grad(optimizer)
     with torch.profiler.profile(acc_events=True) as profile:
-        assert bare_zero_grad(optimizer) is None
+        zero_grad()
         bare_backward(module(torch.ones(2, 3)).sum())
-        bare_step(optimizer)()
-    assert "Optimizer.step#SGD.step" in {event.name for event in profile.events()}
+        step()
+    names = {event.name for event in profile.events()}
+    assert {"Optimizer.step#SGD.step", "Optimizer.zero_grad#SGD.zero_grad"} <= names
 
 
 def test_an_update_that_is_differentiated_through_keeps_its_graph():
@@ -81,7 +85,7 @@ def test_the_step_of_a_class_of_ones_own_is_left_as_it_is():
 
     class Counting(torch.optim.SGD):
         def step(self, closure=None):
-            calls.append("step")
+            calls.append("step" if torch.is_grad_enabled() else "step without gradients")
             return super().step(closure)
 
         def zero_grad(self, set_to_none=True):
@@ -92,6 +96,54 @@ def test_the_step_of_a_class_of_ones_own_is_left_as_it_is():
     assert bare_zero_grad(optimizer) is None
     bare_step(optimizer)()
     assert calls == ["step"]
+
+
+def _hook(optimizer, seen):
+    optimizer.register_step_post_hook(lambda *_: seen.append("called"))
+
+
+def _global_hook(optimizer, seen):
+    return register_optimizer_step_post_hook(lambda *_: seen.append("called"))
+
+
+def _own_step(optimizer, seen):
+    step = optimizer.step
+    optimizer.step = lambda: (seen.append("called"), step())
+
+
+def _own_zero_grad(optimizer, seen):
+    zero_grad = optimizer.zero_grad
+    optimizer.zero_grad = lambda: (seen.append("called"), zero_grad())
+
+
+@pytest.mark.parametrize("change", [_hook, _global_hook, _own_step, _own_zero_grad])
+def test_what_an_optimizer_gets_later_is_heeded(change):
+    module, seen = network(), []
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    step, zero_grad = bare_step(optimizer), bare_zero_grad(optimizer)
+    bare_backward(module(torch.ones(2, 3)).sum())
+    handle = change(optimizer, seen)
+    try:
+        step()
+        zero_grad()
+    finally:
+        if handle is not None:
+            handle.remove()
+    assert seen == ["called"]
+    assert not torch.equal(module[0].weight, network()[0].weight)
+    assert module[0].weight.grad is None
+
+
+def test_a_schedule_made_later_hears_of_the_step():
+    module = network()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    step = bare_step(optimizer)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    bare_backward(module(torch.ones(2, 3)).sum())
+    step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "lr_scheduler.step() before optimizer.step()"
+        schedule.step()
 
 
 def test_a_schedule_hears_of_the_step():
@@ -136,6 +188,30 @@ def test_a_loss_of_one_element_is_taken():
     parameter = torch.tensor([3.0], requires_grad=True)
     bare_backward(parameter * 2.0)
     assert parameter.grad.tolist() == [2.0]
+
+
+def test_a_mode_that_looks_on_sees_the_backward_pass():
+    seen = []
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    loss = torch.ones(2, requires_grad=True).sum()
+    with Mode():
+        bare_backward(loss)
+    assert torch.Tensor.backward in seen
+
+
+def test_the_thread_of_an_accelerator_is_handed_what_torch_hands_it():
+    seen = []
+    parameter = torch.ones(2, requires_grad=True, device="meta")
+    parameter.register_hook(lambda _: seen.append(torch._C._is_key_in_tls("context")))
+    for backward in (torch.Tensor.backward, bare_backward):
+        backward(parameter.sum())
+    ordinary, bare = seen
+    assert ordinary == bare  # torch 2.11 hands on nothing yet
 
 
 def test_a_second_backward_pass_is_refused_in_torchs_words():

@@ -31,6 +31,13 @@ def test_zoo_knows_nothing_of_data_and_experiments(path):
     assert not {"datamodules", "experiments", "tests"} & set(imported(path))
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_torch_that_is_built_without_its_distributed_package_will_do(path):
+    """It has ``torch.distributed``, and nothing in there."""
+    modules = [node.module or "" for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
+    assert not [module for module in modules if module.startswith("torch.distributed.")]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_public_name_is_there(name):
     module = importlib.import_module(name)

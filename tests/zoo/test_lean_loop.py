@@ -252,6 +252,7 @@ def state(trainer):
 
 LEAN = {
     "as it is": (Module(), {}),
+    "Adafactor, whose module is the package itself": (Module(partial(torch.optim.Adafactor, lr=0.01)), {}),
     "our data": (Module(), {"data": "ours"}),
     "bfloat16": (Module(), {"precision": "bf16-mixed"}),
     "clipped by norm": (Module(), {"gradient_clip_val": 0.05}),
@@ -385,6 +386,26 @@ class ReplacesStep(Callback):
             pl_module.training_step = lambda batch, batch_idx: 2 * before(batch, batch_idx)
 
 
+class HooksStep(Callback):
+    """Has the optimizer call a function before or after each step from the sixth on, but not in the second epoch."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 5:
+            [optimizer] = trainer.optimizers
+            self.handle = getattr(optimizer, f"register_step_{self.when}_hook")(self.shrink)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.handle.remove()
+
+    @torch.no_grad()
+    def shrink(self, optimizer, args, kwargs):
+        for weight in optimizer.param_groups[0]["params"]:
+            weight.mul_(0.9)
+
+
 class LeavesGradientsOff(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         torch.set_grad_enabled(False)
@@ -412,6 +433,8 @@ CHANGED = {
     "clips from the fifth step on": (Module(), {"callbacks": [OnceSet("gradient_clip_val", 0.001)]}),
     "accumulates from the fifth step on": (Module(), {"callbacks": [OnceSet("accumulate_grad_batches", 2)]}),
     "another step from the fifth on": (Module(), {"callbacks": [ReplacesStep()]}),
+    "a hook before each step from the fifth on": (Module(), {"callbacks": [HooksStep("pre")]}),
+    "a hook behind each step from the fifth on": (Module(), {"callbacks": [HooksStep("post")]}),
     "gradients off": (Module(), {"callbacks": [LeavesGradientsOff()]}),
     "loss changed": (Module(), {"callbacks": [ChangesLoss()]}),
     "lists that are kept": (Module(), {"data": "kept", "callbacks": [ReplacesFeatures()]}),

@@ -1,18 +1,26 @@
 """Gradients through shared memory: gloo's means to the bit, and nobody is left waiting or lying about."""
 
+import gc
 import multiprocessing
 import os
 import socket
 import sys
+import tempfile
 import threading
+import warnings
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from zoo import shared_memory
+from zoo.callbacks import LeanLoop
 from zoo.shared_memory import PeerError, SharedMemoryMean, share_gradients
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses posix_fallocate and Unix sockets")
@@ -27,8 +35,10 @@ def in_two(function, tmp_path, *arguments):
         context.Process(target=_rank, args=(function, rank, str(tmp_path / "store"), results, arguments))
         for rank in (0, 1)
     ]
-    for rank in ranks:
-        rank.start()
+    with warnings.catch_warnings():  # Python 3.12 warns of forks beside threads, and torch has some
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        for rank in ranks:
+            rank.start()
     found = dict(results.get(timeout=SECONDS) for _ in ranks)
     for rank in ranks:
         rank.join(SECONDS)
@@ -129,6 +139,45 @@ def test_sparse_gradients_go_the_old_way(tmp_path):
     assert in_two(_sparse_gradients, tmp_path) == (True, True)
 
 
+def _frozen_before_sharing(rank):
+    gradients = []
+    for shares in (False, True):
+        model = DistributedDataParallel(network(), find_unused_parameters=True)
+        model.module[0].requires_grad_(False)  # its place in the bucket stays
+        means = share_gradients(model, SECONDS) if shares else None
+        assert (means is not None) == shares
+        model(values_of(rank, torch.float32, 40).view(2, 20)).sum().backward()
+        gradients.append(model.module[2].weight.grad)
+    return torch.equal(*gradients), gradients[0].any().item()
+
+
+def test_more_gradients_than_there_is_room_for_go_the_old_way(tmp_path):
+    assert in_two(_frozen_before_sharing, tmp_path) == ((True, True),) * 2
+
+
+def _mapped():
+    return Path("/proc/self/maps").read_text().count("zoo-")
+
+
+def _kept(rank):
+    """Of three fits that have ended, what is still there; and of one under way."""
+    models = []
+    for _ in range(3):
+        model = DistributedDataParallel(network())
+        means = share_gradients(model, SECONDS)
+        model(torch.ones(2, 20)).sum().backward()
+        means.close()
+        during = _mapped()
+        models.append(weakref.ref(model))
+        del model, means
+        gc.collect()
+    return [model() is None for model in models], during, _mapped()
+
+
+def test_models_and_their_memory_are_freed(tmp_path):
+    assert in_two(_kept, tmp_path) == (([True] * 3, 1, 0),) * 2
+
+
 # ---------------------------------------------------------------------- where it is not possible
 
 
@@ -136,6 +185,8 @@ def _refused(rank, what):
     if what == "no room":
         shared_memory._RAM_DISK = "/does/not/exist"
         shared_memory.tempfile.mkdtemp = lambda **_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    elif what == "no sockets" and rank == 0:
+        shared_memory.socket.socket = lambda *_: (_ for _ in ()).throw(OSError(24, "Too many open files"))
     elif what == "another machine" and rank == 1:
         shared_memory.secrets.compare_digest = lambda *_: False
     elif what == "too much":
@@ -148,19 +199,39 @@ def _refused(rank, what):
     return answer is None, model.module[2].bias.grad.tolist()
 
 
-@pytest.mark.parametrize("what", ["no room", "another machine", "too much", "no memory for one"])
+@pytest.mark.parametrize("what", ["no room", "no sockets", "another machine", "too much", "no memory for one"])
 def test_where_one_cannot_both_use_gloo(tmp_path, what):
     assert in_two(_refused, tmp_path, what) == ((True, [2.0, 2.0, 2.0]),) * 2
 
 
-def _folders():
-    return {path.name for parent in ("/dev/shm", "/tmp") for path in Path(parent).glob("zoo-*")}
+@pytest.mark.parametrize("has_ram_disk", [True, False])
+def test_nothing_is_left_behind(tmp_path, monkeypatch, has_ram_disk):
+    disks = [tmp_path / "ram", tmp_path / "temporary"]
+    for disk in disks[not has_ram_disk :]:
+        disk.mkdir()
+    monkeypatch.setattr(shared_memory, "_RAM_DISK", str(disks[0]))
+    monkeypatch.setattr(tempfile, "tempdir", str(disks[1]))
+    assert in_two(_means, tmp_path)[0][0]
+    assert [disk.exists() and list(disk.iterdir()) for disk in disks] == [[] if has_ram_disk else False, []]
 
 
-def test_nothing_is_left_behind(tmp_path):
-    before = _folders()
-    in_two(_means, tmp_path)
-    assert _folders() <= before
+def _started(rank, has_hook):
+    model = DistributedDataParallel(network())
+    if has_hook:
+        model.register_comm_hook(None, allreduce_hook)
+    strategy = DDPStrategy(parallel_devices=[torch.device("cpu")] * 2)
+    strategy.model = model
+    callback = LeanLoop()
+    callback.on_train_start(SimpleNamespace(strategy=strategy), model.module)
+    is_shared = callback._means is not None
+    model(torch.ones(2, 20) * (rank + 1)).sum().backward()
+    callback.on_exception(None, None, None)
+    return is_shared, callback._means, model.module[2].bias.grad.tolist()
+
+
+@pytest.mark.parametrize("has_hook", [False, True])
+def test_a_communication_hook_of_somebody_elses_is_kept(tmp_path, has_hook):
+    assert in_two(_started, tmp_path, has_hook) == ((not has_hook, None, [2.0, 2.0, 2.0]),) * 2
 
 
 # ---------------------------------------------------------------------- a rank that does something else
@@ -198,6 +269,26 @@ def test_a_backward_pass_says_that_the_other_process_has_left(tmp_path):
 def _other_size(rank):
     means = SharedMemoryMean.connect(100, SECONDS)
     return means.mean_(torch.ones(3 + rank)).tolist()
+
+
+def test_a_rank_that_leaves_is_not_waited_for_while_its_forks_live():
+    here, there = socket.socketpair()
+    slots = torch.zeros(2, 2, 64, dtype=torch.uint8)
+    with here, there, there.dup():  # as a loader's worker has it
+        here.settimeout(SECONDS)
+        SharedMemoryMean(1, slots, there).close()
+        with pytest.raises(PeerError, match="has left"):
+            SharedMemoryMean(0, slots, here).mean_(torch.ones(2))
+
+
+def test_leaving_twice_is_no_error():
+    here, there = socket.socketpair()
+    with there:
+        means = SharedMemoryMean(0, torch.zeros(2, 2, 64, dtype=torch.uint8), here)
+        means.close()
+        means.close()
+        with pytest.raises(PeerError, match="has left"):
+            means.mean_(torch.ones(2))
 
 
 def test_tensors_of_different_sizes_are_no_mean(tmp_path):

@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import DDPStrategy
-from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
 from zoo.callbacks.graceful_stop import GracefulStop
@@ -23,7 +22,8 @@ class LeanLoop(Callback):
     On a machine without a GPU it also sets ``PYTORCH_NVML_BASED_CUDA_CHECK=0`` for this process.
 
     Of two processes on the CPU of one machine that train together under ``DDPStrategy`` the gradients, up to 32 MiB, go
-    through memory that they share (:class:`zoo.shared_memory.SharedMemoryMean`).
+    through memory that they share (:class:`zoo.shared_memory.SharedMemoryMean`), if no communication hook was
+    registered before ``on_train_start``.
 
     Any module gets the same weights, logs and checkpoints as without it. A trainer that somebody has given another
     loop already keeps that.
@@ -56,9 +56,11 @@ class LeanLoop(Callback):
             and type(strategy.model) is DistributedDataParallel
             and strategy.root_device.type == "cpu"
             and strategy.num_nodes == 1
-            and strategy._ddp_comm_hook is None
+            and not strategy.model._comm_hooks  # of which torch takes one
             and strategy._model_averager is None
         ):
+            from torch.distributed.constants import default_pg_timeout  # which not every build of torch has
+
             timeout = strategy._timeout or default_pg_timeout
             self._means = share_gradients(strategy.model, timeout.total_seconds())
 
