@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn import metrics
 from torch import nn
+from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules import BatchLoader
 from zoo import (
@@ -17,6 +18,7 @@ from zoo import (
     RegularizedMLPClassifier,
     SoftmaxClassifier,
 )
+from zoo.tasks.top_k import TopKAccuracy
 
 
 def of_arrays(score):
@@ -119,3 +121,26 @@ def test_one_batch_can_be_overfitted(leaf, make_trainer, list_logger):
     make_trainer(max_epochs=60, logger=list_logger, check_val_every_n_epoch=60).fit(task, one, one)
     assert list_logger.values("val/loss")[59] < 0.05
     assert list_logger.values("val/accuracy")[59] == list_logger.values("val/f1")[59] == 1.0
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 5, 7])
+def test_top_k_accuracy_is_the_librarys(top_k):
+    ours, theirs = TopKAccuracy(top_k), MulticlassAccuracy(7, average="micro", top_k=top_k, validate_args=False)
+    generator = torch.Generator().manual_seed(0)
+    for size in (1, 50, 1000):
+        # A tenth's steps: many of them are equal.
+        outputs = torch.randint(10, (size, 7), generator=generator) / 10
+        targets = torch.randint(7, (size,), generator=generator)
+        ours.update(outputs, targets)
+        theirs.update(outputs, targets)
+    assert ours.compute() == theirs.compute()
+    assert (0.1 < ours.compute() < 0.95) == (top_k < 7)
+
+
+def test_top_k_accuracy_by_hand():
+    metric = TopKAccuracy(2)
+    metric.update(torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]), torch.tensor([1, 0, 0]))
+    assert metric.compute() == pytest.approx(2 / 3)
+    metric.reset()
+    metric.update(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    assert metric.compute() == 0.0

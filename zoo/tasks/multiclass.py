@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from zoo.tasks.base import Batch, TargetError, label_advice, require_tensor, sample_with
 from zoo.tasks.temperature import TemperatureScaling
+from zoo.tasks.top_k import TopKAccuracy
 
 
 class ClassPrediction(NamedTuple):
@@ -83,9 +84,7 @@ class MulticlassClassification(TemperatureScaling):
             metrics={
                 "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
                 "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
-                f"top{top_k}_accuracy": MulticlassAccuracy(
-                    num_classes, average="micro", top_k=top_k, validate_args=False
-                ),
+                f"top{top_k}_accuracy": TopKAccuracy(top_k),
                 "ece": MulticlassCalibrationError(num_classes, validate_args=False),
             },
             optimizer=optimizer,
@@ -160,7 +159,7 @@ class MulticlassClassification(TemperatureScaling):
     def metric_inputs(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         # Probabilities, because a metric can only guess what it is given: logits that happen to lie between 0 and 1 it
         # would take for them. Never quite 1, for which the calibration error has a bin of its own beside the 15.
-        return outputs.softmax(dim=1).clamp(max=1.0 - torch.finfo(outputs.dtype).eps), targets
+        return outputs.softmax(dim=1).clamp_(max=1.0 - torch.finfo(outputs.dtype).eps), targets
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> ClassPrediction:
         logits = self.outputs_of(batch)
