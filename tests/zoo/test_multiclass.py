@@ -123,7 +123,7 @@ def test_one_batch_can_be_overfitted(leaf, make_trainer, list_logger):
     assert list_logger.values("val/accuracy")[59] == list_logger.values("val/f1")[59] == 1.0
 
 
-@pytest.mark.parametrize("top_k", [1, 2, 5, 7])
+@pytest.mark.parametrize("top_k", [2, 5, 7])
 def test_top_k_accuracy_is_the_librarys(top_k):
     ours, theirs = TopKAccuracy(top_k), MulticlassAccuracy(7, average="micro", top_k=top_k, validate_args=False)
     generator = torch.Generator().manual_seed(0)

@@ -14,7 +14,7 @@ class TopKAccuracy(Metric):
     its time, most of which goes into a one-hot form of all predictions; 0 without samples, as there.
 
     Args:
-        top_k: how many classes.
+        top_k: how many classes; of one among equal outputs torchmetrics chooses by another rule.
 
     Shape:
         outputs ``(samples, classes)``, floating-point; targets ``(samples,)``, int64.
