@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -133,6 +134,9 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def _optimize(self, plan: _Plan, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One step: loss, gradients, update."""
         trainer, module, optimizer = self.trainer, plan.module, plan.optimizer
+        if not plan.steps_as_it_did():  # a hook has come with the batch: torch calls some of them before the closure
+            arguments = self._build_kwargs(OrderedDict(), batch, batch_idx)
+            return dict(self.automatic_optimization.run(optimizer, batch_idx, arguments))
         counts: Any = self.automatic_optimization.optim_progress.optimizer
         counts.step.total.ready += 1
         counts.step.current.ready += 1
@@ -229,7 +233,7 @@ class _Plan:
         self.module = module = trainer.lightning_module
         self.optimizer = optimizer = trainer.optimizers[0]
         self.step = bare_step(optimizer)
-        self._steps_as_it_did = untouched(optimizer)
+        self.steps_as_it_did = untouched(optimizer)
         zeroes = not _defines(module, "optimizer_zero_grad", LightningModule)
         self.zero_grad = bare_zero_grad(optimizer) if zeroes else None
         self.backward = module.backward if _defines(module, "backward", LightningModule) else bare_backward
@@ -271,7 +275,7 @@ class _Plan:
             and trainer.callbacks is self._callbacks
             and len(trainer.callbacks) == self._num_callbacks
             and trainer.optimizers[0] is self.optimizer
-            and self._steps_as_it_did()
+            and self.steps_as_it_did()
         )
 
     def enter(self, hook: str | None) -> None:

@@ -387,12 +387,13 @@ class ReplacesStep(Callback):
 
 
 class HooksStep(Callback):
-    """Has the optimizer call a function before or after each step from the sixth on, but not in the second epoch."""
+    """Has the optimizer scale its gradients or weights at each step from the sixth on, but not in the second epoch."""
 
-    def __init__(self, when):
+    def __init__(self, when, hook):
         self.when = when
+        setattr(self, hook, self.register)
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+    def register(self, trainer, *args):
         if trainer.global_step == 5:
             [optimizer] = trainer.optimizers
             self.handle = getattr(optimizer, f"register_step_{self.when}_hook")(self.shrink)
@@ -403,7 +404,8 @@ class HooksStep(Callback):
     @torch.no_grad()
     def shrink(self, optimizer, args, kwargs):
         for weight in optimizer.param_groups[0]["params"]:
-            weight.mul_(0.9)
+            scaled = weight if self.when == "post" else weight.grad  # of the step before
+            scaled.mul_(0.9)
 
 
 class LeavesGradientsOff(Callback):
@@ -433,8 +435,11 @@ CHANGED = {
     "clips from the fifth step on": (Module(), {"callbacks": [OnceSet("gradient_clip_val", 0.001)]}),
     "accumulates from the fifth step on": (Module(), {"callbacks": [OnceSet("accumulate_grad_batches", 2)]}),
     "another step from the fifth on": (Module(), {"callbacks": [ReplacesStep()]}),
-    "a hook before each step from the fifth on": (Module(), {"callbacks": [HooksStep("pre")]}),
-    "a hook behind each step from the fifth on": (Module(), {"callbacks": [HooksStep("post")]}),
+    **{
+        f"a {when} hook of the step, from {hook} on": (Module(), {"callbacks": [HooksStep(when, hook)]})
+        for when in ("pre", "post")
+        for hook in ("on_train_batch_start", "on_train_batch_end")
+    },
     "gradients off": (Module(), {"callbacks": [LeavesGradientsOff()]}),
     "loss changed": (Module(), {"callbacks": [ChangesLoss()]}),
     "lists that are kept": (Module(), {"data": "kept", "callbacks": [ReplacesFeatures()]}),
