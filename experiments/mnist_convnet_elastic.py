@@ -1,7 +1,12 @@
-"""A small convolutional net with elastic distortions reads MNIST: 99.6 %, in 180 s.
+"""A small convolutional net with elastic distortions reads MNIST: 99.67 % of the 10,000 test images, in 100 s.
 
-The network of Simard et al. (2003), 5 and 50 maps by 5x5 kernels with a stride of 2 and a hidden layer of 100 on images
-of 29x29.
+Like the network of Simard et al. (2003) on images of 29x29 two layers of 5x5 kernels with a stride of 2 and no pooling,
+and a hidden layer of 100; with 16 and 64 maps (the paper's has 5 and 50) and batch norm behind them, ReLU, 187,270
+parameters. Elastic distortions with a small affine one in the same resampling, labels smoothed by 0.05; 20 epochs of
+one-cycle AdamW, the last of them.
+
+The paper's own network of 132,540 parameters, ``--model.channels [5,50] --model.norm null``, comes to 99.56 % in 40
+epochs of ``--model.optimizer.lr 0.006``.
 """
 
 from __future__ import annotations
@@ -17,16 +22,18 @@ EXPERIMENT = Experiment(
     model=StridedCNNClassifier,
     data=MNISTDataModule,
     defaults={
-        "trainer.max_epochs": 30,
+        "trainer.max_epochs": 20,
+        "model.channels": [16, 64],
+        "model.norm": "batch",
         "model.label_smoothing": 0.05,
         "model.optimizer": {
             "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": 0.004, "weight_decay": 0.05, "fused": True},
+            "init_args": {"lr": 0.01, "weight_decay": 0.05, "fused": True},
         },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
         "data.batch_size": 128,
         "data.image_size": 29,
-        "data.augment": "elastic",
+        "data.augment": "elastic_affine",
     },
     links={"data.image_size": "model.image_size"},
     select="last",
