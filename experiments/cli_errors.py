@@ -118,8 +118,8 @@ def explain_value(message: str) -> str:
     """
     if "any of the Union subtypes" in message:
         reasons = re.findall(r"^\s*- (.*)$", message.partition("Errors:")[2], re.MULTILINE)
-        own = [reason for reason in reasons if not reason.startswith(("Expected ", "Import path ", "Type "))]
-        message = own[0] if len(own) == 1 else message
+        own = {reason for reason in reasons if not reason.startswith(("Expected ", "Import path ", "Type "))}
+        message = own.pop() if len(own) == 1 else message
     return " ".join(message.split())
 
 

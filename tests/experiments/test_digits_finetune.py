@@ -44,7 +44,7 @@ def test_a_run_with_a_frozen_trunk_goes_on_as_it_began(tmp_path, monkeypatch):
         (["--model.freeze", "trunks"], "freeze must be one of 'trunk' or None, got 'trunks'; did you mean 'trunk'?"),
         (["--model.num_classes", "1"], "num_classes must be an integer of at least 2, got 1"),
         (["--model.freez", "trunk"], "unknown option --model.freez; did you mean --model.freeze?"),
-        (["--data.train_size", "0"], "train_size must be a share between 0 and 1 or a number of samples, got 0.0"),
+        (["--data.train_size", "1.5"], "train_size must be a share between 0 and 1 or a number of samples, got 1.5"),
     ],
 )
 def test_a_command_line_that_cannot_be_used_is_answered_in_a_line(options, told, capsys, tmp_path):

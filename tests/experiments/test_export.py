@@ -231,7 +231,7 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path, cnn, changed):
     damaged.write_bytes(cnn.read_bytes()[:-100])
     for path, message in (
         (tmp_path / "nowhere.ckpt", "there is no checkpoint file"),
-        (tmp_path, "is a directory, give a file: there is .*ckpt"),
+        (tmp_path, "holds no config.json: there is the checkpoint .*ckpt"),
         (damaged, "is damaged"),
         (changed(cnn, foreign), "holds a somebody.elses.Model, which is none of the zoo's ready models"),
     ):

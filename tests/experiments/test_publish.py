@@ -21,7 +21,8 @@ from zoo.pretrained.shipped import open_shipped
 
 RUNS = {
     "mnist_cnn": SHORT,
-    "mnist_lenet_mse": SHORT,
+    # Half-trained, it decides some images by less than bfloat16 tells apart, in which a run is tested where it is native.
+    "mnist_lenet_mse": [*SHORT, "--trainer.precision", "32-true"],
     "mnist_lstm": SHORT,
     "digit_strings_ctc": [
         *("--data.dataset", "digits", "--data.lines_per_epoch", "64", "--data.val_lines", "20"),
@@ -168,7 +169,8 @@ def test_a_file_that_the_manifest_lists_must_be_there(published, run_of, tmp_pat
 def test_names_give_the_figures_of_the_manifest(name, published, monkeypatch, capsys):
     monkeypatch.setattr("experiments.checkpoints.load_trained.__defaults__", (None, published))
     found = evaluate(["--checkpoint", name])
-    assert found == dict(find_shipped(name, published).metrics)  # to the bit
+    # But for the order in which threads add up what falls into a bin of the calibration error.
+    assert found == pytest.approx(dict(find_shipped(name, published).metrics), rel=1e-6, abs=0.0)
     assert f"of {name}; 32-true on " in capsys.readouterr().out
 
 
