@@ -19,16 +19,19 @@ EXPERIMENT = Experiment(
     data=MNISTDataModule,
     select="last",
     defaults={
-        "trainer.max_epochs": 15,
+        "trainer.max_epochs": 16,
         "model.dropout": 0.2,
         "model.label_smoothing": 0.1,
         "model.optimizer": {
             "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": 0.006, "weight_decay": 0.03, "fused": True},
+            "init_args": {"lr": 0.006, "weight_decay": 0.05, "fused": True},
         },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle", "init_args": {"warmup": 0.2, "start_factor": 0.1}},
         "data.batch_size": 128,
-        "data.augment": "affine",
+        "data.augment": {
+            "class_path": "datamodules.RandomAffine",
+            "init_args": {"degrees": 15.0, "translate": 0.1, "scale": 0.15, "shear": 10.0},
+        },
         "average": "ema",
         "average_decay": 0.998,
     },
