@@ -21,7 +21,7 @@ EXPERIMENT = Experiment(
     data=MNISTDataModule,
     select="last",
     defaults={
-        "trainer.max_epochs": 16,
+        "trainer.max_epochs": 15,
         "model.dropout": 0.2,
         "model.label_smoothing": 0.1,
         "model.optimizer": {
@@ -30,6 +30,7 @@ EXPERIMENT = Experiment(
         },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle", "init_args": {"warmup": 0.2, "start_factor": 0.1}},
         "data.batch_size": 128,
+        "data.val_size": 1000,  # nothing is selected by it here
         "data.augment": {
             "class_path": "datamodules.RandomAffine",
             "init_args": {"degrees": 15.0, "translate": 0.1, "scale": 0.15, "shear": 10.0},
