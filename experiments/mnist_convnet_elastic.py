@@ -46,6 +46,7 @@ EXPERIMENT = Experiment(
             dataset="MNIST",
         )
     ],
+    architecture="CNN, two 5x5 convolutions with stride 2, one hidden layer, batch norm; elastic distortions",
 )
 
 

@@ -1,6 +1,7 @@
-"""Three hidden ReLU layers with dropout and max-norm read MNIST: 98.9 % of the 10,000 test images, in 120 s.
+"""Three hidden ReLU layers with dropout and max-norm read MNIST: 98.90 % of the 10,000 test images, in 110 s.
 
-Three layers of 1,024, dropout 0.5 (0.2 on the pixels), the weights into a unit no longer than 3.
+Three layers of 1,024 as in the paper, 2,913,290 parameters: dropout 0.5 (0.2 on the pixels), and the weights into a
+hidden unit no longer than 1.5; labels smoothed by 0.1; 30 epochs of one-cycle AdamW, no distortions, the last of them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ EXPERIMENT = Experiment(
     data=MNISTDataModule,
     defaults={
         "trainer.max_epochs": 30,
+        "model.max_norm": 1.5,
+        "model.label_smoothing": 0.1,
         "model.optimizer": {
             "class_path": "torch.optim.AdamW",
-            "init_args": {"lr": 0.002, "weight_decay": 0.0, "fused": True},
+            "init_args": {"lr": 0.001, "weight_decay": 0.1, "fused": True},
         },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
         "data.batch_size": 256,
@@ -37,10 +40,11 @@ EXPERIMENT = Experiment(
             "test/accuracy",
             0.988,
             0.9894,
-            "published for the same with max-norm, Srivastava et al. 2014",
+            "published for three hidden layers with dropout and max-norm, Srivastava et al. 2014",
             dataset="MNIST",
         ),
     ],
+    architecture="three-layer ReLU net, 3 x 1,024 hidden units, dropout, max-norm",
 )
 
 

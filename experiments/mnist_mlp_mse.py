@@ -1,8 +1,8 @@
-"""One hidden layer of 300 reads MNIST, trained by the squared error on one-hot targets: 98.4 %, in 15 s.
+"""One hidden layer of 300 reads MNIST, trained by the squared error on one-hot targets: 98.20 %, in 20 s.
 
-The two-layer network of 784-300-10 in ``Regression``, 238,510 parameters: its ten outputs are fitted to one-hot
-targets, and the largest is its answer. Ten epochs of one-cycle AdamW, no distortions, the best of them by validation
-accuracy.
+The two-layer network of 784-300-10 as a regressor, 238,510 parameters: its ten outputs are fitted to one-hot targets,
+and the largest is its answer. GELU; 15 epochs of one-cycle gradient descent with Nesterov momentum and clipped
+gradients, which the squared error takes better than AdamW; no distortions, the best of them by validation accuracy.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ EXPERIMENT = Experiment(
             dataset="MNIST",
         )
     ],
+    architecture="two-layer net, 300 hidden units, GELU, squared error",
 )
 
 
