@@ -1,10 +1,12 @@
-"""Five convolutions read MNIST: 99.72 % of the 10,000 test images, with 278,890 parameters, in 300 s.
+"""Five convolutions read MNIST: 99.72 % of the 10,000 test images, with 278,890 parameters, in 518 s.
 
 Five 3x3 convolutions in three stages, batch norm and global average pooling; images rotated, scaled, sheared and moved
 a little; one-cycle AdamW, labels smoothed by 0.1, and the exponential moving average of the weights, as it is behind
 the last step. Behind the end of a one-cycle schedule the average is hardly better than the weights themselves (28 and
 28 errors in a trial with seed 0, 29 and 28 in another), halfway through the run it is much better: 22 validation images
 wrong instead of 31.
+
+The figures are of a trial of one seed: 16 epochs over 55,000 images, CPU seconds of one thread.
 """
 
 from __future__ import annotations
