@@ -43,11 +43,11 @@ def bare_step(optimizer: Optimizer) -> Callable[[], Any]:
         update = update.__wrapped__
     if _WITHOUT_GRADIENTS not in wrappers or optimizer.defaults.get("differentiable"):
         return optimizer.step
-    is_untouched = untouched(optimizer)
+    is_untouched, followers = untouched(optimizer), post_hooks(optimizer)
     is_counted = "step" in vars(optimizer)  # a schedule wants to know that the first step came before its own
 
     def step() -> None:
-        if _is_profiled() or not is_untouched():
+        if _is_profiled() or any(followers) or not is_untouched():
             optimizer.step()
             return
         if is_counted:
@@ -76,17 +76,21 @@ def bare_zero_grad(optimizer: Optimizer) -> Callable[[], None] | None:
 
 
 def untouched(optimizer: Optimizer) -> Callable[[], bool]:
-    """Tells whether an optimizer's step has no hooks, and is what it is now."""
+    """Tells whether an optimizer's step is what it is now, with no hook ahead of it."""
     own = vars(optimizer)
     step = own.get("step")
-    hooks = step_hooks(optimizer)
+    hooks = pre_hooks(optimizer)
     return lambda: not any(hooks) and own.get("step") is step
 
 
-def step_hooks(optimizer: Optimizer) -> tuple[Mapping[int, Any], ...]:
-    """All hooks that an optimizer's step calls, of which any may be registered at any time."""
-    own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
-    return *own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks
+def pre_hooks(optimizer: Optimizer) -> tuple[Mapping[int, Any], ...]:
+    """The hooks that an optimizer's step calls before anything else, of which any may be registered at any time."""
+    return optimizer._optimizer_step_pre_hooks, _global_optimizer_pre_hooks
+
+
+def post_hooks(optimizer: Optimizer) -> tuple[Mapping[int, Any], ...]:
+    """The hooks that it calls at its end, likewise."""
+    return optimizer._optimizer_step_post_hooks, _global_optimizer_post_hooks
 
 
 def bare_backward(loss: Tensor) -> None:

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from zoo.bare_step import bare_backward, bare_step, bare_zero_grad, step_hooks, untouched
+from zoo.bare_step import bare_backward, bare_step, bare_zero_grad, pre_hooks, untouched
 from zoo.lean_results import NotingResults
 
 _TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -38,9 +38,9 @@ class LeanEpochLoop(_TrainingEpochLoop):
     counts and logs in Lightning's order: what is logged and saved is the same, and so are the weights, to the bit.
 
     It does so where the fit is an ordinary one: automatic optimization by one of torch's optimizers that evaluate the
-    loss once (not LBFGS), on one device or by several processes under ``DDPStrategy``, in full or bfloat16 precision,
-    without accumulated gradients, without a profiler, and with a module that defines neither ``optimizer_step`` nor
-    ``on_train_batch_start``. Any other fit goes Lightning's own way.
+    loss once (not LBFGS), without a hook ahead of its step, on one device or by several processes under
+    ``DDPStrategy``, in full or bfloat16 precision, without accumulated gradients, without a profiler, and with a module
+    that defines neither ``optimizer_step`` nor ``on_train_batch_start``. Any other fit goes Lightning's own way.
 
     Installed by :class:`zoo.callbacks.LeanLoop`. Hooks that a callback gets inside an epoch, and settings of validation
     and schedules that are changed there, count from the next epoch on.
@@ -367,7 +367,7 @@ def _steps_once(optimizer: torch.optim.Optimizer) -> bool:
     return (
         f"{type(optimizer).__module__}.".startswith("torch.optim.")
         and not isinstance(optimizer, torch.optim.LBFGS)
-        and not any(step_hooks(optimizer))
+        and not any(pre_hooks(optimizer))
         and (
             own_step is None
             or (hasattr(own_step, "_wrapped_by_lr_sched") and own_step.__wrapped__ is type(optimizer).step)

@@ -193,7 +193,7 @@ def test_a_checkpoint_is_a_source_too(make_trainer, images, tmp_path):
             "mnist_cnn",
             {"num_class": 5},
             TypeError,
-            "no argument 'num_class'; did you mean 'num_classes'",
+            "no argument 'num_class'; did you mean num_classes",
         ),
         (CNNClassifier, "mnist_cnn", {"weights": "a"}, TypeError, "takes no argument 'weights'"),
         (CNNClassifier, "mnist_cnn", {"network": nn.Linear(2, 2)}, TypeError, "takes no argument 'network'"),

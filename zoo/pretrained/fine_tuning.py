@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from os import PathLike
@@ -17,7 +16,7 @@ from zoo.networks.checks import check_choice
 from zoo.networks.heads import head_of, trunk_of
 from zoo.pretrained.forms import PretrainedError
 from zoo.pretrained.loading import open_pretrained
-from zoo.pretrained.source import Pretrained
+from zoo.pretrained.source import Pretrained, nearest
 from zoo.tasks.restoring import restore, shapes
 from zoo.tasks.transfer import TRUNK, TransferLearning
 
@@ -97,6 +96,4 @@ def _check_arguments(task_class: type[TransferLearning], arguments: Mapping[str,
     for name in arguments:
         if name in known:
             continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise TypeError(f"{task_class.__name__}.from_pretrained takes no argument {name!r}{hint}")
+        raise TypeError(f"{task_class.__name__}.from_pretrained takes no argument {name!r}{nearest(name, known)}")
