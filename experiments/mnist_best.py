@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
     data=MNISTDataModule,
     select="last",
     defaults={
-        "trainer.max_epochs": 15,
+        "trainer.max_epochs": 20,
         "model.dropout": 0.2,
         "model.label_smoothing": 0.1,
         "model.optimizer": {

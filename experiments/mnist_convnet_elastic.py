@@ -2,8 +2,8 @@
 
 Like the network of Simard et al. (2003) on images of 29x29 two layers of 5x5 kernels with a stride of 2 and no pooling,
 and a hidden layer of 100; with 16 and 64 maps (the paper's has 5 and 50) and batch norm behind them, ReLU, 187,270
-parameters. Elastic distortions with a small affine one in the same resampling, labels smoothed by 0.05; 20 epochs of
-one-cycle AdamW, the last of them.
+parameters. Elastic distortions with a small affine one in the same resampling, labels smoothed by 0.05; 30 epochs of
+one-cycle AdamW on 59,000 images, the last of them: the options were chosen by validation on 5,000.
 
 The paper's own network of 132,540 parameters, ``--model.channels [5,50] --model.norm null``, came to 99.56 % in 40
 epochs of ``--model.optimizer.lr 0.006``. Both figures are of one seed, on a machine that others used, too.
@@ -22,7 +22,7 @@ EXPERIMENT = Experiment(
     model=StridedCNNClassifier,
     data=MNISTDataModule,
     defaults={
-        "trainer.max_epochs": 20,
+        "trainer.max_epochs": 30,
         "model.channels": [16, 64],
         "model.norm": "batch",
         "model.label_smoothing": 0.05,
@@ -32,6 +32,7 @@ EXPERIMENT = Experiment(
         },
         "model.scheduler": {"class_path": "zoo.optim.OneCycle"},
         "data.batch_size": 128,
+        "data.val_size": 1000,  # nothing is selected by it here
         "data.image_size": 29,
         "data.augment": "elastic_affine",
     },
