@@ -49,6 +49,7 @@ EXPERIMENT = Experiment(
             dataset="MNIST",
         )
     ],
+    seeds=3,
 )
 
 
