@@ -134,6 +134,13 @@ def test_curves_of_many_classes_are_told_apart_and_those_without_samples_left_ou
     assert roc.get_legend().get_title().get_text() == "area under the curve (10 lowest of 12)"
 
 
+def test_classes_of_one_name_are_classes_of_their_own():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(12), 300).astype(np.float32)
+    targets = np.arange(300) % 12
+    roc, _ = roc_and_precision_recall(probabilities, targets, "t", ["same"] * 12).axes
+    assert len(roc.lines) == 10 + 1
+
+
 def test_what_is_nearly_perfect_is_enlarged_and_not_rounded_to_perfect():
     scores = np.linspace(0, 1, 2_000, dtype=np.float32)
     targets = (scores > 0.5).astype(int)
