@@ -65,7 +65,7 @@ def as_mnist(picture: Tensor) -> DigitImage:
     # Not the largest value, which may be a single wrong pixel's.
     full = float(inked.kthvalue(math.ceil(0.95 * len(inked))).values) if len(inked) else 0.0
     if full < _LEAST_CONTRAST:
-        raise DataError("nothing stands out from the background, where what is transparent counts as white")
+        raise DataError("nothing stands out from the background")
     ink = (ink / full).clamp_(max=1)
     glyph, glyphs = _cut_out(ink)
     return DigitImage(_centred(_boxed(glyph)), "light on dark" if is_light else "dark on light", glyphs)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageStat, UnidentifiedImageError
 from torch import Tensor
 
 from datamodules.atomic import read_bounded
@@ -27,6 +27,8 @@ MAX_FILE_SIZE = 256 * 1024 * 1024
 # Each scan of a progressive JPEG goes over the whole picture again, however few bytes it has; cameras write about ten.
 _MAX_JPEG_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
+
+_LEAST_RANGE, _MOSTLY_TRANSPARENT = 20, 128  # grey levels; of 255, the mean opacity
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274  # tags of TIFF, of which EXIF is a part
@@ -51,7 +53,7 @@ def read_image(path: str | PathLike[str]) -> Tensor:
         uint8 ``(height, width)``, 0 for black and 255 for white, as a viewer would show it:
 
         - colours (also of a palette, or CMYK) become their luma, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601);
-        - what is transparent lies on white;
+        - what is transparent lies on white, or on black where most of it is and nothing can be seen on white;
         - the orientation in EXIF is applied;
         - of several frames or pages there is the first;
         - 16-bit grey is divided by 257 and rounded, and 16-bit colours keep their upper byte.
@@ -159,8 +161,19 @@ def _sixteen_bit_grey(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtyp
 
 def _grey(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("L")
+        return _on_ground(image.convert("RGBA"))
     if image.mode in ("1", "L"):
         return image.convert("L")
     return image.convert("RGB").convert("L")
+
+
+def _on_ground(image: Image.Image) -> Image.Image:
+    """A picture with an alpha channel on white; on black if that shows what on white is lost, such as white strokes."""
+
+    def on(ground: str) -> Image.Image:
+        return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("L")
+
+    on_white = on("white")
+    contrast = int(np.ptp(np.array(on_white)))
+    is_mostly_transparent = ImageStat.Stat(image.getchannel("A")).mean[0] < _MOSTLY_TRANSPARENT
+    return on("black") if contrast < _LEAST_RANGE and is_mostly_transparent else on_white

@@ -20,6 +20,8 @@ _FEW = 40  # points, up to which each has a marker
 _MOST_CHARTS = 24
 _LONGEST_LABEL, _LONGEST_TITLE = 28, 50  # characters
 _MOST_NAMES, _LONGEST_LEGEND = 6, 14  # curves
+_LONGEST_BESIDE = 22  # characters of names of which two have room beside each other
+_LEGEND_ROW = 0.18  # inches
 _BEHIND_NUMBER = "  "
 TELLABLE = math.lcm(len(COLORS), len(LINE_STYLES))  # curves of a chart, no two of which look the same
 _LARGEST = 1e100  # what an axis can still be drawn for
@@ -99,7 +101,8 @@ def _draw(metric: str, curves: Mapping[str, Series]) -> Chart:
     buffer = io.BytesIO()
     drawn = {label: thinned(curve) for label, curve in curves.items()}
     many = len(drawn) > _MOST_NAMES
-    width, height = 4.8, 3.4
+    columns = 1 if any(len(label) > _LONGEST_BESIDE for label in drawn) else 2
+    width, height = 4.8, 3.4 + (0.0 if many or not any(drawn) else _LEGEND_ROW * math.ceil(len(drawn) / columns))
     with style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in letters that the font has not
         import matplotlib as mpl
@@ -127,10 +130,10 @@ def _draw(metric: str, curves: Mapping[str, Series]) -> Chart:
         ax.set_ylabel(_plain(metric))
         ax.grid(visible=True)
         if many and len(drawn) <= TELLABLE:  # their numbers, under which the page names them
-            columns = math.ceil(len(drawn) / _LONGEST_LEGEND)
-            figure.legend(loc="outside right center", ncols=columns, fontsize=8, handlelength=3.0, columnspacing=1.0)
-        elif not many and any(drawn):
-            ax.legend()
+            beside = math.ceil(len(drawn) / _LONGEST_LEGEND)
+            figure.legend(loc="outside right center", ncols=beside, fontsize=8, handlelength=3.0, columnspacing=1.0)
+        elif not many and any(drawn):  # below, not on the curves
+            figure.legend(loc="outside lower center", ncols=columns, fontsize=8)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return Chart(metric, buffer.getvalue(), _description(metric, curves), (round(width * 96), round(height * 96)))
 

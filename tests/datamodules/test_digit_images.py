@@ -90,6 +90,13 @@ def test_of_every_kind_of_file_the_same_digit_comes_out(file, picture, tmp_path)
     assert (found.pixels.float() - plain.pixels.float()).abs().mean() < 5.0
 
 
+def test_white_strokes_on_nothing_are_light_on_dark(tmp_path):
+    drawn("7", 90, (255, 255, 255, 255), (255, 255, 255, 0), mode="RGBA").save(tmp_path / "white.png")
+    found, plain = as_mnist(read_image(tmp_path / "white.png")), as_mnist(tensor(drawn("7", 90)))
+    assert found.polarity == "light on dark"
+    assert (found.pixels.float() - plain.pixels.float()).abs().mean() < 5.0
+
+
 def test_noise_and_specks_are_left_out():
     clean = tensor(drawn("6", 200, ink=60, paper=180))
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))

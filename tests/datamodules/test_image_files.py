@@ -87,6 +87,14 @@ def test_what_is_transparent_lies_on_white():
     assert grey(picture([(255, 0, 0, 0), (0, 0, 0, 255)], "RGBA"), "WEBP", lossless=True) == [[255, 0]]
 
 
+def test_light_strokes_on_nothing_lie_on_black():
+    clear, stroke, half = (255, 255, 255, 0), (255, 255, 255, 255), (255, 255, 255, 128)
+    assert grey(picture([clear, clear, stroke, half], "RGBA")) == [[0, 0, 255, 128]]
+    assert grey(picture([clear, clear, (250, 250, 250, 255)], "RGBA")) == [[0, 0, 250]]
+    assert grey(picture([clear, stroke, stroke, stroke], "RGBA")) == [[255] * 4]  # a blank sheet, not a black corner
+    assert grey(picture([clear, clear, (90, 90, 90, 255)], "RGBA")) == [[255, 255, 90]]
+
+
 def test_colour_that_stands_for_transparency_lies_on_white():
     assert grey(picture([7, 8], "L"), transparency=7) == [[255, 8]]
     assert grey(picture([(1, 2, 3), (0, 0, 0)], "RGB"), transparency=(1, 2, 3)) == [[255, 0]]

@@ -19,6 +19,7 @@ from experiments.report.figures import order, read_figures
 from experiments.report.history import History, Series, read_history
 from experiments.report.page import render
 from experiments.report.runs import Run, read_run
+from zoo.figures.style import new_figure
 
 SUMMARY = {
     "experiment": "xor",
@@ -307,6 +308,22 @@ def test_values_that_no_axis_has_are_left_out(values):
     [chart], _ = charts.charts_of([run], ["run"])
     assert chart.svg.startswith(b"<?xml")
     assert b"nan" not in chart.svg
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "a name of twenty-five chars"]])
+def test_names_of_curves_stand_below_them(labels, monkeypatch):
+    kept = []
+    monkeypatch.setattr(charts, "new_figure", lambda *args: kept.append(new_figure(*args)) or kept[-1])
+    runs = [Run(Path(label), history=History({"train/loss": Series([1, 2], [1.0, 0.5])})) for label in labels]
+    [chart], _ = charts.charts_of(runs, labels)
+    [figure] = kept
+    figure.draw_without_rendering()
+    [ax], [legend] = figure.axes, figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"{i}  {label}" for i, label in enumerate(labels, 1)]
+    assert legend.get_window_extent().y1 < ax.get_window_extent().y0
+    assert legend.get_window_extent().x0 >= 0.0
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert chart.size[1] == round(96 * figure.get_size_inches()[1])
 
 
 def test_names_that_look_like_formulas_are_names(run):

@@ -134,6 +134,13 @@ def test_curves_of_many_classes_are_told_apart_and_those_without_samples_left_ou
     assert roc.get_legend().get_title().get_text() == "area under the curve (10 lowest of 12)"
 
 
+def test_classes_of_one_name_are_classes_of_their_own():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(12), 300).astype(np.float32)
+    targets = np.arange(300) % 12
+    roc, _ = roc_and_precision_recall(probabilities, targets, "t", ["same"] * 12).axes
+    assert len(roc.lines) == 10 + 1
+
+
 def test_what_is_nearly_perfect_is_enlarged_and_not_rounded_to_perfect():
     scores = np.linspace(0, 1, 2_000, dtype=np.float32)
     targets = (scores > 0.5).astype(int)
@@ -205,6 +212,27 @@ def test_learning_curves_have_a_panel_a_metric_with_all_its_values():
     assert texts(accuracy) == ["0.5"]
     assert accuracy.get_ylim()[1] <= 1.02
     assert rate.get_yscale() == "linear"
+
+
+def test_one_legend_below_the_panels_names_every_kind_of_curve_once():
+    names = ("val/loss", "train/loss", "val/loss_epoch", "train/loss_epoch", "val/accuracy", "lr-SGD")
+    curves = {name: Curve([1, 2], [float(number), 1.0]) for number, name in enumerate(names)}
+    figure = learning_curves(curves, "t")
+    figure.draw_without_rendering()
+    [names_of_curves] = figure.legends
+    expected = ["training", "validation", "training, mean of the epoch", "validation, mean of the epoch"]
+    assert [text.get_text() for text in names_of_curves.get_texts()] == expected
+    assert all(ax.get_legend() is None for ax in figure.axes)
+    assert names_of_curves.get_window_extent().y1 < min(ax.get_window_extent().y0 for ax in figure.axes)
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len(looks) == 4
+    assert learning_curves({"lr": Curve([1, 2], [1.0, 2.0])}, "t").legends == []
+
+
+def test_means_that_are_the_values_themselves_do_not_hide_them():
+    curves = {"train/loss": Curve([5, 9], [2.0, 1.0]), "train/loss_epoch": Curve([5, 9], [2.0, 1.0])}
+    [ax] = learning_curves(curves, "t").axes
+    assert [line.get_label() for line in ax.lines] == ["training"]
 
 
 def test_learning_curves_leave_gaps_and_are_refused_where_there_is_nothing():

@@ -156,6 +156,13 @@ def test_weights_are_shown_as_they_are_on_a_scale_with_zero_in_its_middle():
     picture(figure)
 
 
+def test_the_sign_of_a_weight_is_seen_without_colours():
+    figure = weight_images("t", np.linspace(-1.0, 1.0, 9).reshape(1, 3, 3))
+    rgb = figure.axes[0].images[0].to_rgba(np.linspace(-1.0, 1.0, 9))[:, :3]
+    luma = rgb @ [0.299, 0.587, 0.114]
+    assert np.diff(luma).min() > 0.05
+
+
 def test_weights_of_three_colours_are_shown_in_these():
     weights = np.zeros((1, 3, 2, 2))
     weights[0, 0, 1, 0] = -0.25

@@ -21,8 +21,9 @@ _SEVERAL_CHANNELS = 8  # of filters over channels that are no colours
 class FirstLayerFilters(FigureCallback):
     """Draws ``first_layer_filters.png`` when a test has ended: the kernels of the module's first 2-d convolution.
 
-    Of one input channel as weights from blue over white to red, of three in colour, of others the first eight filters,
-    for the first eight channels each. Of a module without such a layer nothing is drawn. At most 64 are shown.
+    Of one input channel as weights from dark blue over grey to light yellow, of three in colour, of others the first
+    eight filters, for the first eight channels each. Of a module without such a layer nothing is drawn. At most 64 are
+    shown.
     """
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

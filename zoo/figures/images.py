@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from zoo.figures.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.floating[Any]]
 
 _TILE = 0.85  # inches of a tile's height
 _WIDEST = 10.0  # inches of a figure
+_SIGNED = ("#08306B", "#3A75B5", "#A3A3A3", "#F2C14E", "#FFF7C2")  # of rising lightness, grey in the middle
 _BAR = 1.5  # inches of a colour bar and its label
 
 
@@ -52,7 +55,9 @@ def sample_grid(title: str, images: Sequence[Floats], names: Sequence[str], unit
 
 
 def weight_images(title: str, weights: Floats, names: Sequence[str] | None = None, subtitle: str = "") -> Figure:
-    """Weights as images: negative ones blue, positive ones red, zero white.
+    """Weights as images: negative ones dark and blue, zero grey, positive ones light and yellow.
+
+    The lightness alone says how large a weight is and of which sign, so that a print without colours does, too.
 
     Args:
         title: of the figure.
@@ -70,12 +75,20 @@ def weight_images(title: str, weights: Floats, names: Sequence[str] | None = Non
             if weights.ndim == 4:
                 axes.imshow(np.moveaxis(0.5 + 0.5 * weights[index] / bound, 0, 2), vmin=-bound, vmax=bound)
             else:
-                shown = axes.imshow(weights[index], cmap="RdBu_r", vmin=-bound, vmax=bound)
+                shown = axes.imshow(weights[index], cmap=_signed(), vmin=-bound, vmax=bound)
             if names:
                 axes.set_title(names[index], fontsize=9, pad=3)
         if weights.ndim == 3:
             figure.colorbar(shown, ax=places, label="weight", shrink=0.8, aspect=30)
     return figure
+
+
+@cache
+def _signed() -> Colormap:
+    """For values on both sides of zero: the hue tells the sides apart, the lightness rises from end to end."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", _SIGNED)
 
 
 def _grid(title: str, images: Sequence[Floats], head: float, subtitle: str = "") -> tuple[Figure, list[Axes]]:

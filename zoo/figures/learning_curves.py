@@ -23,7 +23,8 @@ _COLUMNS = 3
 _BELOW: Any = {"xytext": (0, -8), "textcoords": "offset points", "ha": "center", "va": "top"}
 _NAME = re.compile(r"(?:(?P<stage>train|training|val|valid|validation)[/_.-])?(?P<metric>.+?)(?P<span>_step|_epoch)?")
 _STAGES = {"train": "training", "val": "validation", "valid": "validation"}
-_LABELS = ("training", "validation", "training, mean of the epoch")
+_EPOCH = "mean of the epoch"
+_LOOKS = {"training": 0, "validation": 1, f"training, {_EPOCH}": 2, f"validation, {_EPOCH}": 3, "": 0, _EPOCH: 2}
 
 
 @dataclass
@@ -63,6 +64,12 @@ def learning_curves(curves: Mapping[str, Curve], title: str) -> Figure:
             _draw(ax, metric, named)
         for ax in axes[len(shown) :]:
             ax.remove()
+        # One for all panels, below them: in a panel it would lie on the curves.
+        lines = {str(line.get_label()): line for ax in axes[: len(shown)] for line in ax.get_legend_handles_labels()[0]}
+        if lines:
+            named_lines = sorted(lines.items(), key=lambda item: _LOOKS.get(item[0], 0))
+            labels, handles = zip(*named_lines, strict=True)
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         return figure
 
 
@@ -76,19 +83,23 @@ def _panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
         stage = match["stage"] or ""
         stage = _STAGES.get(stage, stage)
         metric = plain(match["metric"].replace("_", " "))
-        label = f"{stage}, mean of the epoch" if match["span"] == "_epoch" else stage
+        label = f"{stage}, {_EPOCH}" if match["span"] == "_epoch" else stage
         panels.setdefault(metric, {})[label.removeprefix(", ")] = curve
+    for named in panels.values():  # of a metric that is logged once an epoch the means would hide the values
+        for label, curve in list(named.items()):
+            if label.endswith(_EPOCH) and named.get(label.removesuffix(_EPOCH).removesuffix(", ")) == curve:
+                del named[label]
     return dict(sorted(panels.items(), key=lambda item: not item[0].endswith("loss")))
 
 
 def _draw(ax: Axes, metric: str, named: Mapping[str, Curve]) -> None:
     for label, curve in named.items():
-        index = _LABELS.index(label) if label in _LABELS else 0
+        index = _LOOKS.get(label, 0)
         few = len(curve.steps) <= _FEW
         ax.plot(
             curve.steps,
             curve.values,
-            label=label,
+            label=label or None,
             marker=MARKERS[index] if few else "",
             markersize=4,
             linewidth=1.2,
@@ -108,8 +119,6 @@ def _draw(ax: Axes, metric: str, named: Mapping[str, Curve]) -> None:
     ax.tick_params(labelbottom=True)
     ax.set_ylabel(metric)
     ax.grid(visible=True)
-    if any(named):
-        ax.legend()
 
 
 def spans_decades(values: Sequence[float]) -> bool:

@@ -16,6 +16,9 @@ from zoo.figures.style import new_figure, series, style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
+
+    Curve = tuple[Tensor, Tensor, Tensor]
 
 Array = npt.NDArray[Any]
 
@@ -23,16 +26,15 @@ _MOST_CURVES = 10
 _NEARLY_ALL = 0.995
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # of two classes of one name, too, each is another
 class _Ranking:
     """One class against all others."""
 
     label: str
-    share: float
-    false_positives: Array
-    true_positives: Array
-    precision: Array
-    recall: Array
+    roc: Curve
+    """False positive rate, true positive rate, thresholds."""
+    precision_recall: Curve
+    """Precision, recall, thresholds."""
     auroc: float
     average_precision: float
 
@@ -54,6 +56,8 @@ def roc_and_precision_recall(
     Raises:
         ValueError: not as many names as classes, or no class with and without samples.
     """
+    from torchmetrics.classification import BinaryPrecisionRecallCurve, BinaryROC
+
     classes = probabilities.shape[1]
     names = class_labels(classes, class_names)
     drawn = range(1, 2) if classes == 2 else range(classes)
@@ -70,10 +74,11 @@ def roc_and_precision_recall(
         roc, recall = figure.subplots(1, 2)
         for index, ranking in enumerate(shown):
             look: dict[str, Any] = {"linewidth": 1.5, **series(index)}
-            area = f"{ranking.label}: {_area(ranking.auroc)}"
-            roc.plot(ranking.false_positives, ranking.true_positives, label=area, **look)
+            BinaryROC().plot(ranking.roc, ax=roc)
+            roc.lines[-1].set(label=f"{ranking.label}: {_area(ranking.auroc)}", **look)
+            BinaryPrecisionRecallCurve().plot(ranking.precision_recall, ax=recall)
             area = f"{ranking.label}: {_area(ranking.average_precision)}"
-            recall.plot(ranking.recall, ranking.precision, label=area, drawstyle="steps-post", **look)
+            recall.lines[-1].set(label=area, drawstyle="steps-post", **look)
         roc.plot([0, 1], [0, 1], color="gray", linewidth=1, linestyle=(0, (1, 3)))
         few = f" ({len(shown)} lowest of {len(rankings)})" if len(shown) < len(rankings) else ""
         for ax, xlabel, ylabel, what in (
@@ -104,15 +109,10 @@ def _rank(label: str, scores: Array, is_class: Array) -> _Ranking | None:
     if is_class.all() or not is_class.any():
         return None
     given = from_numpy(np.ascontiguousarray(scores)), from_numpy(is_class.astype(np.int64))
-    false_positives, true_positives, _ = binary_roc(*given, validate_args=False)
-    precision, recall, _ = binary_precision_recall_curve(*given, validate_args=False)
     return _Ranking(
         label,
-        float(is_class.mean()),
-        false_positives.numpy(),
-        true_positives.numpy(),
-        precision.numpy(),
-        recall.numpy(),
+        binary_roc(*given, validate_args=False),
+        binary_precision_recall_curve(*given, validate_args=False),
         float(binary_auroc(*given, validate_args=False)),
         float(binary_average_precision(*given, validate_args=False)),
     )
@@ -121,9 +121,10 @@ def _rank(label: str, scores: Array, is_class: Array) -> _Ranking | None:
 def _enlarge(roc: Axes, recall: Axes, rankings: Sequence[_Ranking]) -> None:
     """Show the corner where all curves are, with a margin."""
     # Where nearly all samples of the class are found, and what is found without a false one.
-    rate = max(float(each.false_positives[np.argmax(each.true_positives >= _NEARLY_ALL)]) for each in rankings)
-    pure = min(float(each.true_positives[each.false_positives == 0.0].max()) for each in rankings)
-    precise = min(float(each.precision[each.recall >= _NEARLY_ALL].max()) for each in rankings)
+    curves = [(*each.roc[:2], *each.precision_recall[:2]) for each in rankings]
+    rate = max(float(false[(true >= _NEARLY_ALL).int().argmax()]) for false, true, _, _ in curves)
+    pure = min(float(true[false == 0.0].max()) for false, true, _, _ in curves)
+    precise = min(float(precision[found >= _NEARLY_ALL].max()) for _, _, precision, found in curves)
     for ax, left, right, bottom in (
         (roc, 0.0, min(1.0, 1.5 * rate), max(0.0, 1.3 * pure - 0.3)),
         (recall, max(0.0, 1.5 * pure - 0.5), 1.0, max(0.0, 1.5 * precise - 0.5)),
