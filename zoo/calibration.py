@@ -175,7 +175,7 @@ def collect_logits(
     collector = _Collector()
     callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's callback connector
     handle = task.register_forward_hook(collector.keep_outputs)
-    callbacks.append(collector)
+    callbacks.insert(0, collector)  # ahead of others that ask the task something at a batch's end
     try:
         run = trainer.validate if stage == "val" else trainer.test
         run(task, datamodule=datamodule, verbose=False)
@@ -197,9 +197,11 @@ class _Collector(Callback):
     def __init__(self) -> None:
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
+        self._outputs = torch.empty(0)
 
     def keep_outputs(self, task: Any, inputs: Any, outputs: Tensor) -> None:
-        self.logits.append(outputs.detach().float().cpu() if outputs.dtype != torch.float64 else outputs.detach().cpu())
+        # The last ones before a batch's end are the batch's: others' callbacks, too, ask tasks something.
+        self._outputs = outputs.detach()
 
     def on_validation_batch_end(
         self,
@@ -210,6 +212,7 @@ class _Collector(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self.logits.append((self._outputs if self._outputs.dtype == torch.float64 else self._outputs.float()).cpu())
         self.labels.append(batch[1].cpu())
 
     on_test_batch_end = on_validation_batch_end

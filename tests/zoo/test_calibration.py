@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -159,6 +160,18 @@ def test_the_metric_is_that_of_the_calibrated_probabilities(task, data, make_tra
     prediction = task.predict_step(data.splits.test.features)
     torch.testing.assert_close(prediction.probabilities, (logits / 3.0).softmax(dim=1))
     assert torch.equal(prediction.classes, logits.argmax(dim=1))
+
+
+def test_what_others_ask_the_task_is_no_sample_of_the_split(task, data, make_trainer):
+    class Asking(Callback):
+        def ask(self, trainer, pl_module, *_):
+            pl_module(torch.zeros(7, 4))
+
+        on_test_start = on_test_batch_start = on_test_batch_end = on_test_epoch_end = on_test_end = ask
+
+    alone = collect_logits(task, data, stage="test")
+    beside = collect_logits(task, data, make_trainer(callbacks=[Asking()]), stage="test")
+    assert all(map(torch.equal, alone, beside))
 
 
 def test_it_is_in_the_checkpoint_and_comes_back_from_everywhere(task, data, make_trainer, tmp_path):
