@@ -115,11 +115,11 @@ def test_a_model_of_ones_own_comes_back_with_its_class(tmp_path):
         load_pretrained(folder)
 
 
-class Masked(Sorter):
+class Masked(MulticlassClassification):
     """Somebody's own model with buffers of small types."""
 
     def __init__(self, width: int = 3) -> None:
-        super().__init__(width)
+        super().__init__(network=MLP(4, (width,), 2), num_classes=2)
         self.register_buffer("mask", torch.ones(2, 3, dtype=torch.int8))
         self.register_buffer("half", torch.ones(3, dtype=torch.float16))
 
