@@ -115,8 +115,8 @@ def _common_data(members: Sequence[Trained]) -> dict[str, Any]:
             )
         # Of an image that some of them were trained on, the others' validation tells nothing of the vote.
         checksums = {name: value for name, value in checksums.items() if found.checksums.get(name) == value}
-    told = _told_of_data(first, first.data)
-    return {**told, first.data.class_name: {**told[first.data.class_name], "checksums": checksums}}
+    known = _told_of_data(first, first.data)
+    return {**known, first.data.class_name: {**known[first.data.class_name], "checksums": checksums}}
 
 
 def _told_of_data(member: Trained, data: TrainingData) -> dict[str, Any]:

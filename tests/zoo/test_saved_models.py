@@ -121,7 +121,7 @@ class Masked(MulticlassClassification):
     def __init__(self, width: int = 3) -> None:
         super().__init__(network=MLP(4, (width,), 2), num_classes=2)
         self.register_buffer("mask", torch.ones(2, 3, dtype=torch.int8))
-        self.register_buffer("half", torch.ones(3, dtype=torch.float16))
+        self.register_buffer("weights16", torch.ones(3, dtype=torch.float16))
 
 
 def test_buffers_of_any_type_come_back(tmp_path):
@@ -129,7 +129,7 @@ def test_buffers_of_any_type_come_back(tmp_path):
     task.mask[1, 2] = -7
     again = load_pretrained(save_pretrained(task, tmp_path / "model"), cls=Masked)
     assert same(again, task)
-    assert (again.mask.dtype, again.half.dtype) == (torch.int8, torch.float16)
+    assert (again.mask.dtype, again.weights16.dtype) == (torch.int8, torch.float16)
 
 
 @pytest.mark.parametrize(
