@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from experiments.checkpoints import Trained, TrainingData, load_trained
@@ -26,7 +28,11 @@ from zoo.networks.ensemble import VOTINGS
 from zoo.tasks.base import TASK_CLASS_KEY
 
 _LARGEST_SHIFT = 0.01  # of the standard deviation: more than other draws of the training split make, and no harm
-_OF_THE_DATA = ("pytorch-lightning_version", "datamodule_hparams_name", "datamodule_hyper_parameters")
+_OF_THE_DATA = (
+    "pytorch-lightning_version",
+    LightningDataModule.CHECKPOINT_HYPER_PARAMS_NAME,
+    LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
+)
 
 
 def combine(args: Sequence[str]) -> EnsembleClassifier:
@@ -59,7 +65,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Several trained classifiers as one that votes.",
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", nargs="+", required=True, metavar="PATH", help="checkpoints of the members")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="checkpoints of the members, or names of pretrained weights",
+    )
     parser.add_argument("--output", required=True, help="the new checkpoint")
     parser.add_argument(
         "--voting",
@@ -103,8 +115,20 @@ def _common_data(members: Sequence[Trained]) -> dict[str, Any]:
             )
         # Of an image that some of them were trained on, the others' validation tells nothing of the vote.
         checksums = {name: value for name, value in checksums.items() if found.checksums.get(name) == value}
-    kept = {name: first.contents[name] for name in _OF_THE_DATA if name in first.contents}
-    return {**kept, first.data.class_name: {**first.contents[first.data.class_name], "checksums": checksums}}
+    known = _told_of_data(first, first.data)
+    return {**known, first.data.class_name: {**known[first.data.class_name], "checksums": checksums}}
+
+
+def _told_of_data(member: Trained, data: TrainingData) -> dict[str, Any]:
+    """What a checkpoint says of its data, in that form also of shipped weights and of saved models."""
+    if member.pretrained is None:
+        return {name: member.contents[name] for name in (*_OF_THE_DATA, data.class_name) if name in member.contents}
+    return {
+        "pytorch-lightning_version": lightning.__version__,
+        LightningDataModule.CHECKPOINT_HYPER_PARAMS_NAME: data.class_name,
+        LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY: dict(data.arguments),
+        data.class_name: {"dataset": data.dataset, "mean": data.mean, "std": data.std},
+    }
 
 
 def _are_alike(first: TrainingData, other: TrainingData) -> bool:

@@ -1,4 +1,4 @@
-"""Weights that read MNIST learn other digits from 500 samples: 97.9 % of the test images, 95.6 % from scratch, in 16 s.
+"""Weights that read MNIST learn other digits from 500 samples: 97.93 %, from scratch 95.59 %, in 16 s.
 
 The shipped weights of ``mnist_cnn`` with a new head, trained on 500 of scikit-learn's bundled digits, which were
 scanned and scaled otherwise than MNIST's: twenty passes of one-cycle AdamW over all of the network. Beside it, under
@@ -89,8 +89,15 @@ EXPERIMENT = Experiment(
         "data.batch_size": 50,
     },
     select="last",
-    claims=[Claim("gain", 0.01, 0.0, "the same network from scratch", dataset="digits")],
+    claims=[Claim("gain", 0.01, dataset="digits")],
     examine=others_beside,
+    architecture="the CNN of mnist_cnn, fine-tuned with a new head on 500 digits; gain over training from scratch",
+    reported={
+        "fine_tuned/accuracy": "accuracy fine-tuned",
+        "frozen/accuracy": "with the trunk frozen",
+        "scratch/accuracy": "from scratch",
+    },
+    headline=("fine_tuned/accuracy", "scratch/accuracy", "seconds"),
 )
 
 

@@ -98,6 +98,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     try:
         summary = json.loads(read_bounded(path, _LARGEST))
+        require_unicode(summary)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -105,6 +106,11 @@ def read_summary(path: Path) -> dict[str, Any]:
     if not _is_summary(summary):
         raise RunsError(f"{path} is no summary of a run")
     return dict(summary)
+
+
+def require_unicode(held: object) -> None:
+    """Raise a ``ValueError`` for JSON with half a surrogate pair in it, which JSON can hold and no file of text."""
+    json.dumps(held, ensure_ascii=False).encode()
 
 
 def _is_summary(summary: Any) -> bool:

@@ -38,7 +38,7 @@ from zoo.checkpointing.strict_json import JSONError, parse_json
 from zoo.leaves import LEAVES, hyperparameter_names
 from zoo.pretrained import ManifestEntry, PretrainedError, shipped, write_manifest
 from zoo.pretrained.directory import facts_of
-from zoo.pretrained.forms import read_bytes
+from zoo.pretrained.forms import is_dict, is_number, is_text, read_bytes
 from zoo.pretrained.record import plain_arguments
 from zoo.pretrained.shipped import FOLDER, MANIFEST
 from zoo.pretrained.source import Pretrained
@@ -167,6 +167,11 @@ def _read_run(directory: Path) -> tuple[dict[str, Any], Path]:
         raise PretrainedError(f"{path} cannot be used: {error}") from error
     if not isinstance(summary, dict) or summary.get("experiment") not in list_experiments():
         raise PretrainedError(f"{path} is of no experiment of this version")
+    numbers = [value for name, value in summary.items() if name.startswith("test/") and value is not None]
+    if type(summary.get("seed")) is not int or not is_dict(summary.get("versions"), is_text):
+        raise PretrainedError(f"{path} does not say under which seed, or with which versions, it ran")
+    if not all(map(is_number, numbers)):
+        raise PretrainedError(f"{path} has test figures that are no numbers")
     kept = summary.get("checkpoint")
     if not isinstance(kept, str):
         raise PretrainedError(f"{directory} kept no checkpoint")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.atomic import read_bounded
+from experiments.over_seeds import require_unicode
 from experiments.scoreboard.circumstances import OUTPUTS
 from experiments.scoreboard.row import DamagedError, Row, row_as_json, row_from_json
 from zoo.checkpointing import write_whole
@@ -57,6 +58,7 @@ def read_board(path: Path) -> Board:
     """
     try:
         held = json.loads(read_bounded(path, _LARGEST), parse_constant=_refuse)
+        require_unicode(held)
         if not isinstance(held, dict) or held.get("format") != _FORMAT or not isinstance(held.get("rows"), dict):
             raise DamagedError(f"it is no board of format {_FORMAT}")
         return Board({name: row_from_json(name, row) for name, row in held["rows"].items()})

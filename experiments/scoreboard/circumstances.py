@@ -76,7 +76,8 @@ def device() -> str:
 def code_digest(experiment: str, root: Path = ROOT) -> str:
     """A digest of all code of ours that an experiment imports, without comments and docstrings.
 
-    Neither the words about an experiment nor another experiment change it.
+    With it goes the file of shipped weights that the experiment begins with, if it does. Neither the words about an
+    experiment nor another experiment change it.
 
     Raises:
         SyntaxError: a module is none.
@@ -84,7 +85,23 @@ def code_digest(experiment: str, root: Path = ROOT) -> str:
     found = hashlib.sha256()
     for path in sorted(_imported(f"experiments.{experiment}", root)):
         found.update(f"{path.relative_to(root).as_posix()}\n{_code(*_stamp(path))}\n".encode())
+    module = root / "experiments" / f"{experiment}.py"
+    for weights in _begun_with(module, root) if module.is_file() else ():
+        found.update(weights.read_bytes())
     return found.hexdigest()
+
+
+def _begun_with(module: Path, root: Path) -> list[Path]:
+    """The shipped weights that a module names in a call of ``from_pretrained`` or ``load_pretrained``."""
+    names = {
+        argument.value
+        for node in ast.walk(ast.parse(module.read_bytes()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("from_pretrained", "load_pretrained"))
+        for argument in node.args[:1]
+        if isinstance(argument, ast.Constant)
+    }
+    paths = [root / "zoo" / "pretrained" / f"{name}.safetensors" for name in sorted(map(str, names))]
+    return [path for path in paths if path.is_file()]
 
 
 def _imported(module: str, root: Path) -> set[Path]:

@@ -222,6 +222,10 @@ def row_from_json(name: str, held: Any) -> Row:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise DamagedError(f"the row of {name}: {what}") from error
+    if len(set(row.seeds)) < len(row.seeds):
+        raise DamagedError(f"the row of {name}: a seed stands in it twice")
+    if not row.seeds and (figures or row.claims):
+        raise DamagedError(f"the row of {name}: figures, and no seed that they are of")
     limits = [claim.limit for claim in row.claims if claim.limit is not None]
     if any(len(spread.values) != len(row.seeds) for spread in [*figures.values(), *limits]):
         raise DamagedError(f"the row of {name}: figures of another number of seeds than {len(row.seeds)}")

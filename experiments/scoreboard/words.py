@@ -8,7 +8,7 @@ import re
 from experiments.claims import PUBLISHED
 from experiments.over_seeds import SECONDS, Spread
 
-_SHARES = ("accuracy", "cer", "f1")  # how a metric's name ends that is a share, told in percent
+_SHARES = ("accuracy", "cer", "f1", "gain")  # how a metric's name ends that is a share, told in percent
 _WORDS = {"cer": "character error rate", "mae": "MAE", "mse": "MSE"}
 _SMALL = 1e-3  # below it a number is told by its magnitude
 

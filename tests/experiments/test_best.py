@@ -9,10 +9,11 @@ import torch
 from datamodules import MNISTDataModule
 from experiments import combine, evaluate, mnist_best, mnist_ensemble
 from experiments.fitting import fit_only
-from zoo import EnsembleClassifier, VGGClassifier
+from zoo import EnsembleClassifier, VGGClassifier, load_pretrained
 from zoo.callbacks import WEIGHT_AVERAGE_KEY
 from zoo.checkpointing import CheckpointError, read_checkpoint, write_checkpoint
 from zoo.leaves import load_leaf
+from zoo.pretrained import find_shipped
 
 SHORT = [
     *("--data.dataset", "digits", "--data.batch_size", "64", "--trainer.precision", "32-true"),
@@ -179,6 +180,19 @@ def test_what_cannot_be_combined_is_one_line(members, run_once, tmp_path, capsys
         combine.combine(["--output", "vote.ckpt", "--checkpoint", "none.ckpt"])
     combine.combine(["--output", "taken", "--force", "--checkpoint", *members])
     assert Path("taken").stat().st_size > 0
+
+
+def test_shipped_weights_are_members_too(capsys):
+    combine.combine(["--checkpoint", "mnist_cnn", "mnist_mlp", "--output", "vote.ckpt"])
+    assert "member 2  MLPClassifier of mnist_mlp" in capsys.readouterr().out
+    contents, entry = read_checkpoint("vote.ckpt"), find_shipped("mnist_cnn")
+    told = contents["MNISTDataModule"]
+    assert (told["dataset"], told["checksums"]["test"]) == ("MNIST", entry.checksums["test"])
+    assert (told["mean"].flatten().tolist(), told["mean"].shape) == (pytest.approx(list(entry.mean)), (1, 1, 1))
+    images = torch.randint(0, 256, (5, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float()
+    members = [load_pretrained(name).network(images).softmax(dim=1) for name in ("mnist_cnn", "mnist_mlp")]
+    found = EnsembleClassifier.load_from_checkpoint("vote.ckpt").eval().network(images).softmax(dim=1)
+    torch.testing.assert_close(found, (members[0] + members[1]) / 2)
 
 
 def test_members_share_what_they_are_trained_with():

@@ -106,6 +106,9 @@ def test_of_a_large_file_matrices_take_8_bits(run_of, monkeypatch):
     [
         ({"experiment": "../x"}, "is of no experiment of this version"),
         ({"checkpoint": None}, "kept no checkpoint"),
+        ({"seed": None}, "does not say under which seed"),
+        ({"versions": {"torch": None}}, "or with which versions, it ran"),
+        ({"test/accuracy": "0.99"}, "has test figures that are no numbers"),
         ({"checkpoint": "/etc/passwd"}, "checkpoints/passwd, which the run was tested with, is not there"),
         ({"test/accuracy": 0.999}, "have a test/accuracy of .* and the run had 0.9990"),
     ],

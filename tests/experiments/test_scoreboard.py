@@ -192,6 +192,7 @@ def _set(*path):
         _set("claims", 0, "metric", "test/unknown"),
         _set("claims", 0, "bar", None),
         _set("claims", [None]),
+        _set("seeds", [1, 1]),
     ],
 )
 def test_a_damaged_board_is_refused_with_the_row_that_is_damaged(damage, tmp_path):
@@ -207,12 +208,27 @@ def test_a_damaged_board_is_refused_with_the_row_that_is_damaged(damage, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "contents", ["", "{", "[]", '{"format": 2, "rows": {}}', '{"format": 1, "rows": [NaN]}', "[" * 100_000, b"\xff\xfe"]
+    "contents",
+    [
+        *("", "{", "[]", "[" * 100_000, b"\xff\xfe"),
+        *('{"format": 2, "rows": {}}', '{"format": 1, "rows": [NaN]}', '{"format": 1, "rows": {"\\ud800": 1}}'),
+    ],
 )
 def test_what_is_no_board_is_refused(contents, tmp_path):
     path = tmp_path / "scoreboard.json"
     path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
     with pytest.raises(BoardError, match="is damaged"):
+        read_board(path)
+
+
+def test_figures_without_a_seed_are_refused(tmp_path):
+    path = tmp_path / "scoreboard.json"
+    board_of(lenet(0.991, 0.992)).write(path)
+    held = json.loads(path.read_text())
+    row = held["rows"]["mnist_lenet"]
+    row.update(seeds=[], claims=[], figures={name: {"values": []} for name in row["figures"]})
+    path.write_text(json.dumps(held))
+    with pytest.raises(BoardError, match="figures, and no seed that they are of"):
         read_board(path)
 
 

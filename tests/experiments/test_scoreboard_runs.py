@@ -412,6 +412,17 @@ def test_whatever_is_imported_changes_the_code(name, text, checkout):
     assert circumstances.code_digest("one", checkout) != before
 
 
+def test_weights_that_an_experiment_begins_with_are_part_of_its_code(checkout):
+    weights = checkout / "zoo/pretrained/small.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"1")
+    (checkout / "experiments/two.py").write_text('F = Model.from_pretrained("small", freeze=None)\n')
+    before = [circumstances.code_digest(name, checkout) for name in ("one", "two")]
+    weights.write_bytes(b"2")
+    after = [circumstances.code_digest(name, checkout) for name in ("one", "two")]
+    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
 def test_without_git_there_is_no_revision(tmp_path):
     assert circumstances.revision(tmp_path) == circumstances.Revision(None, clean=False)
 

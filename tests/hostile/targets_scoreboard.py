@@ -50,7 +50,7 @@ def open_board(path):
     text = page(board)
     assert "<script" not in text
     assert len(text) < 2**25
-    json.loads(board.as_text())
+    json.loads(board.as_text().encode())
 
 
 def summaries(directory):

@@ -40,6 +40,13 @@ def test_the_python_examples_run(tmp_path):
     assert (tmp_path / "cnn.ckpt").is_file()
 
 
+def test_the_readme_names_the_weights_that_are_shipped():
+    from zoo import list_pretrained
+
+    told = re.search(r"^Weights of (.*?) come with the package", README, re.DOTALL | re.MULTILINE)[1]
+    assert sorted(re.findall(r"`(\w+)`", told)) == list_pretrained()
+
+
 def test_links_lead_somewhere():
     links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
     assert len(links) >= 4

@@ -14,6 +14,7 @@ from zoo import (
     BinaryMLPClassifier,
     CNNClassifier,
     CRNNTranscriber,
+    EnsembleClassifier,
     LeNet5Classifier,
     LinearRegressorFromScratch,
     LSTMForecaster,
@@ -151,6 +152,21 @@ def test_every_model_with_a_trunk_can_be_given_other_outputs(task, outputs, head
     assert changed(kept, new.network.state_dict()) == []
     assert new.network.get_submodule(head).weight.shape[0] != task.network.get_submodule(head).weight.shape[0]
     assert new.hparams.get("class_weights") is None
+
+
+def test_an_ensemble_has_a_head_in_each_member(tmp_path):
+    sizes = ({"class": "MLPClassifier", "in_features": 4, "hidden": (width,)} for width in (5, 6))
+    before = EnsembleClassifier(tuple(sizes), num_classes=3)
+    new = EnsembleClassifier.from_pretrained(save_pretrained(before, tmp_path), num_classes=7, freeze="trunk")
+    learning = {name: tuple(each.shape) for name, each in new.network.named_parameters() if each.requires_grad}
+    heads = {"members.0.head.weight": (7, 5), "members.0.head.bias": (7,)}
+    assert learning == {**heads, "members.1.head.weight": (7, 6), "members.1.head.bias": (7,)}
+    kept = {name: value for name, value in before.network.state_dict().items() if name not in learning}
+    assert len(kept) == 4
+    assert changed(kept, new.network.state_dict()) == []
+    linear = EnsembleClassifier(({"class": "SoftmaxClassifier", "in_features": 4},), num_classes=3)
+    with pytest.raises(ValueError, match="a Ensemble has no trunk"):
+        linear.freeze_trunk()
 
 
 def test_a_binary_classifier_goes_on_with_its_head(tmp_path):

@@ -15,10 +15,12 @@ from zoo import (
     BinaryMLPClassifier,
     CNNClassifier,
     CRNNTranscriber,
+    EnsembleClassifier,
     LinearRegressor,
     LSTMForecaster,
     MLPClassifier,
     MulticlassClassification,
+    VGGClassifier,
     load_pretrained,
     save_pretrained,
 )
@@ -111,6 +113,23 @@ def test_a_model_of_ones_own_comes_back_with_its_class(tmp_path):
     rewrite(folder, module="os", class_name="system")
     with pytest.raises(UnknownTaskError, match=r"is a os\.system, which is none"):
         load_pretrained(folder)
+
+
+class Masked(MulticlassClassification):
+    """Somebody's own model with buffers of small types."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__(network=MLP(4, (width,), 2), num_classes=2)
+        self.register_buffer("mask", torch.ones(2, 3, dtype=torch.int8))
+        self.register_buffer("weights16", torch.ones(3, dtype=torch.float16))
+
+
+def test_buffers_of_any_type_come_back(tmp_path):
+    task = Masked()
+    task.mask[1, 2] = -7
+    again = load_pretrained(save_pretrained(task, tmp_path / "model"), cls=Masked)
+    assert same(again, task)
+    assert (again.mask.dtype, again.weights16.dtype) == (torch.int8, torch.float16)
 
 
 @pytest.mark.parametrize(
@@ -315,6 +334,9 @@ def test_what_is_not_known_is_not_in_the_card():
         (BinaryMLPClassifier(), "tabular-classification"),
         (LSTMForecaster(), "time-series-forecasting"),
         (CRNNTranscriber(), "image-to-text"),
+        (VGGClassifier(channels=(2,), depths=(1,)), "image-classification"),
+        (EnsembleClassifier(({"class": "LeNet5Classifier"},)), "image-classification"),
+        (EnsembleClassifier(({"class": "MLPClassifier", "hidden": (3,)},)), "tabular-classification"),
         (Sorter(), "tabular-classification"),
     ):
         about = front_matter(model_card(describe(task).record, task))

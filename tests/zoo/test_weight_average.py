@@ -251,7 +251,16 @@ def test_what_cannot_be_gone_on_with_is_told(fit, tmp_path):
     good = contents[WEIGHT_AVERAGE_KEY]
     trained = good["trained"]
     for damaged in (
-        *([], {}, "ema", 3, {**good, "updates": "many"}, {**good, "trained": {}}, {**good, "trained": None}),
+        *(
+            [],
+            {},
+            "ema",
+            3,
+            {**good, "updates": "many"},
+            {**good, "updates": float("inf")},
+            {**good, "trained": {}},
+            {**good, "trained": None},
+        ),
         {**good, "trained": {**trained, FIELDS[0]: torch.zeros(7)}},
         {**good, "trained": {**trained, FIELDS[0]: "weight"}},
         {**good, "average": {FIELDS[0]: torch.zeros(2, 2)}},

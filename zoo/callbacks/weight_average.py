@@ -203,7 +203,7 @@ class WeightAverage(Callback):
             self._restore(pl_module, saved["trained"], {**checkpoint["state_dict"], **saved["average"]})
         except CheckpointError:
             raise
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 "the average of the weights in the checkpoint is damaged, or of another model "
                 f"({' '.join(str(error).split()):.200})"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
+
+from zoo.networks.ensemble import Ensemble
 
 
 def head_of(network: nn.Module) -> str:
@@ -30,16 +32,34 @@ def head_of(network: nn.Module) -> str:
     return layers[-1]
 
 
+def heads_of(network: nn.Module) -> list[str]:
+    """The names of all heads: of an :class:`zoo.networks.Ensemble` those of its members, else the one head.
+
+    Raises:
+        ValueError: the network, or a member, has no layer with weights.
+    """
+    if not isinstance(network, Ensemble):
+        return [head_of(network)]
+    return [
+        f"members.{number}.{name}".rstrip(".")  # of a member that is nothing but its head the name is empty
+        for number, member in enumerate(network.members)
+        for name in heads_of(member)
+    ]
+
+
+def is_in_head(name: str, heads: Iterable[str]) -> bool:
+    """Whether a module or parameter of this name is one of the heads, or belongs to one."""
+    return any(f"{name}.".startswith(f"{head}." if head else "") for head in heads)
+
+
 def trunk_of(network: nn.Module) -> Iterator[nn.Module]:
-    """The modules of a network that are not its head: what each has itself, without those in it, is the trunk.
+    """The modules of a network that are not in a head: what each has itself, without those in it, is the trunk.
 
     Raises:
         ValueError: there is no parameter among them: all of the network's weights are its head.
     """
-    head = head_of(network)
-    trunk = [
-        module for name, module in network.named_modules() if name != head and not f"{name}.".startswith(f"{head}.")
-    ]
-    if not head or not any(True for module in trunk for _ in module.parameters(recurse=False)):
+    heads = heads_of(network)
+    trunk = [module for name, module in network.named_modules() if not is_in_head(name, heads)]
+    if not any(True for module in trunk for _ in module.parameters(recurse=False)):
         raise ValueError(f"a {type(network).__name__} has no trunk: all of its weights are its head")
     return iter(trunk)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
+from torch import nn
 
-from zoo.networks import CRNN, ConvNet, LeNet5
+from zoo.networks import CRNN, VGG, ConvNet, Ensemble, LeNet5
 from zoo.pretrained.forms import is_text, require
 from zoo.pretrained.record import ModelRecord
 from zoo.tasks import BinaryClassification, MulticlassClassification, Regression, SequenceTranscription, Task
@@ -67,7 +68,7 @@ def model_card(
 
 def pipeline_of(record: ModelRecord, task: Task) -> str | None:
     """What the Hub calls the kind of task; ``None`` where that cannot be told."""
-    is_image = isinstance(task.network, CRNN | ConvNet | LeNet5) or record.data_class in _IMAGE_DATA
+    is_image = _takes_images(task.network) or record.data_class in _IMAGE_DATA
     is_known = is_image or type(task.network).__module__.startswith("zoo.networks.")
     if isinstance(task, SequenceTranscription):
         return "image-to-text" if is_image else None
@@ -77,6 +78,12 @@ def pipeline_of(record: ModelRecord, task: Task) -> str | None:
         is_series = "horizon" in record.arguments
         return None if is_image or not is_known else "time-series-forecasting" if is_series else "tabular-regression"
     return None
+
+
+def _takes_images(network: nn.Module) -> bool:
+    if isinstance(network, Ensemble):
+        return any(map(_takes_images, network.members))
+    return isinstance(network, CRNN | ConvNet | LeNet5 | VGG)
 
 
 def _results(name: str, pipeline: str, data: str, measured: dict[str, float]) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from zoo.pretrained.card import model_card
 from zoo.pretrained.forms import PretrainedError, is_arguments, read_bytes, with_tuples
 from zoo.pretrained.record import ModelRecord, plain_arguments
 from zoo.pretrained.source import Pretrained
-from zoo.pretrained.storage import expand
 from zoo.tasks import Task
 from zoo.values import first_not_finite
 from zoo.version import __version__
@@ -187,8 +186,7 @@ def open_directory(directory: str | PathLike[str]) -> Pretrained:
             f"{folder / WEIGHTS} is not the file that was saved: its SHA-256 is {found}, that in {CONFIG} is "
             f"{record.sha256}"
         )
-    name = str(folder / WEIGHTS)
-    return Pretrained(str(folder), expand(parse_safetensors(data, name), name), record)
+    return Pretrained(str(folder), parse_safetensors(data, str(folder / WEIGHTS)), record)
 
 
 def _numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:

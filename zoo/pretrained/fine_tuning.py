@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.checkpointing import read_checkpoint
 from zoo.leaves import task_name
 from zoo.networks.checks import check_choice
-from zoo.networks.heads import head_of, trunk_of
+from zoo.networks.heads import heads_of, is_in_head, trunk_of
 from zoo.pretrained.forms import PretrainedError
 from zoo.pretrained.loading import open_pretrained
 from zoo.pretrained.source import Pretrained, nearest
@@ -68,23 +68,19 @@ def _take_over(
     model: TransferLearning, before: TransferLearning, source: object, given: Mapping[str, Any], *, keep_head: bool
 ) -> None:
     """Give a model the weights of the one before, its head's only if they are to be kept."""
-    head = head_of(before.network)
+    replaced = [] if keep_head else heads_of(before.network)
     weights: dict[str, Tensor] = {
-        name: value for name, value in before.network.state_dict().items() if keep_head or not _is_in(name, head)
+        name: value for name, value in before.network.state_dict().items() if not is_in_head(name, replaced)
     }
     own, kept = shapes(model.network.state_dict()), shapes(weights)
     for name in [*kept, *own]:
-        if own.get(name) != kept.get(name) and (keep_head or not _is_in(name, head)):
+        if own.get(name) != kept.get(name) and not is_in_head(name, replaced):
             changed = ", ".join(f"{key}={value!r:.100}" for key, value in given.items() if key not in HEAD_ARGUMENTS)
             raise ValueError(
                 f"the weights of {source} do not fit a {type(model).__name__} with {changed or 'these arguments'}: "
                 f"{name} is {kept.get(name, 'missing')} in them and {own.get(name, 'missing')} in the model"
             )
     model.network.load_state_dict(weights, strict=False)
-
-
-def _is_in(name: str, head: str) -> bool:
-    return name.startswith(f"{head}.")
 
 
 def _parameters(task_class: type[TransferLearning]) -> Mapping[str, inspect.Parameter]:

@@ -27,7 +27,7 @@ class Pretrained:
 
     Args:
         name: what it is called in messages.
-        weights: by name, in 32 bits, those of the whole task or of its network alone.
+        weights: by name, those of the whole task or of its network alone.
         record: what is known of it.
     """
 
