@@ -20,6 +20,7 @@ from zoo import (
 )
 from zoo.callbacks import StepSeeding
 from zoo.checkpointing import CheckpointError, read_checkpoint, write_checkpoint
+from zoo.leaves import LEAVES
 from zoo.networks import Ensemble, Linear
 
 ADAM = partial(torch.optim.Adam, lr=0.05)
@@ -122,6 +123,14 @@ def test_trained_classifiers_are_put_together_and_come_back(make_trainer, make_d
     with torch.no_grad():  # the ensemble's weights are its own
         one.network.linear.weight.zero_()
     assert torch.equal(again(inputs), ensemble(inputs))
+
+
+def test_every_classifier_of_the_zoo_can_be_a_member_but_one_with_max_norm():
+    leaves = {name for name, leaf in LEAVES.items() if issubclass(leaf, MulticlassClassification)}
+    for name in leaves - {"EnsembleClassifier", "DropoutMLPClassifier"}:
+        assert isinstance(EnsembleClassifier(({"class": name},)).network.members[0], nn.Module)
+    with pytest.raises(ValueError, match=r"a member's class must be one of .* got 'DropoutMLPClassifier'"):
+        EnsembleClassifier(({"class": "DropoutMLPClassifier"},))
 
 
 def test_what_cannot_be_put_together_is_told():

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from zoo.models.beginning import NOT_HYPERPARAMETERS, begin
 from zoo.models.features import MLPClassifier, RegularizedMLPClassifier, SoftmaxClassifier
-from zoo.models.images import CNNClassifier, LeNet5Classifier, VGGClassifier
+from zoo.models.images import CNNClassifier, LeNet5Classifier, StridedCNNClassifier, VGGClassifier
 from zoo.models.sequences import LSTMClassifier, RNNClassifier
 from zoo.networks import Ensemble
 from zoo.networks.checks import check_choice
@@ -99,8 +99,9 @@ class EnsembleClassifier(EnsembleClassification):
 _MEMBERS: Mapping[str, type[MulticlassClassification]] = {
     leaf.__name__: leaf
     for leaf in (
-        *(SoftmaxClassifier, MLPClassifier, RegularizedMLPClassifier, CNNClassifier, VGGClassifier, LeNet5Classifier),
-        *(RNNClassifier, LSTMClassifier),
+        # Not DropoutMLPClassifier: its max-norm is its own optimizer's, and an ensemble has one for all.
+        *(SoftmaxClassifier, MLPClassifier, RegularizedMLPClassifier, RNNClassifier, LSTMClassifier),
+        *(CNNClassifier, StridedCNNClassifier, VGGClassifier, LeNet5Classifier),
     )
 }
 
