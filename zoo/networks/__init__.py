@@ -4,6 +4,7 @@ from zoo.networks.blocks import ConvBlock
 from zoo.networks.checks import ShapeError
 from zoo.networks.convnet import ConvNet
 from zoo.networks.crnn import CRNN
+from zoo.networks.dropout import Dropout
 from zoo.networks.ensemble import Ensemble
 from zoo.networks.initialization import initialize
 from zoo.networks.lenet import LeNet5
@@ -19,6 +20,7 @@ __all__ = [
     "VGG",
     "ConvBlock",
     "ConvNet",
+    "Dropout",
     "Ensemble",
     "LeNet5",
     "Linear",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.networks.blocks import ConvBlock, make_activation
 from zoo.networks.checks import check_fraction, check_images, check_positive
+from zoo.networks.dropout import Dropout
 
 
 class ConvNet(nn.Module):
@@ -97,7 +98,7 @@ class ConvNet(nn.Module):
             head += [nn.Linear(features, hidden), make_activation(activation)]
             features = hidden
         # A place of its own even where there is none, so that weights keep their names whatever the dropout.
-        head.append(nn.Dropout(dropout) if dropout > 0.0 else nn.Identity())
+        head.append(Dropout(dropout) if dropout > 0.0 else nn.Identity())
         self.head = nn.Sequential(*head, nn.Linear(features, num_classes))
         self.to(memory_format=torch.channels_last)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.networks.blocks import make_activation
 from zoo.networks.checks import ShapeError, check_choice, check_features, check_fraction, check_positive
+from zoo.networks.dropout import Dropout
 
 MLP_NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
@@ -70,9 +71,9 @@ class MLP(nn.Module):
             layers.append(nn.Linear(width, following, bias=norm != "batch"))
             layers.append(nn.Identity() if norm is None else MLP_NORMS[norm](following))
             layers.append(make_activation(activation))
-            layers.append(nn.Dropout(dropout) if dropout > 0.0 else nn.Identity())
+            layers.append(Dropout(dropout) if dropout > 0.0 else nn.Identity())
             width = following
-        self.input_dropout = nn.Dropout(input_dropout) if input_dropout > 0.0 else nn.Identity()
+        self.input_dropout = Dropout(input_dropout) if input_dropout > 0.0 else nn.Identity()
         self.hidden = nn.Sequential(*layers)
         self.head = nn.Linear(width, out_features)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.networks.checks import ShapeError, check_choice, check_fraction, check_lengths, check_positive
+from zoo.networks.dropout import Dropout
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 READS = ("last", "every")
@@ -71,7 +72,7 @@ class Recurrent(nn.Module):
             bidirectional=bidirectional,
             dropout=dropout if num_layers > 1 else 0.0,  # torch warns of a dropout that has nowhere to be
         )
-        self.dropout = nn.Dropout(dropout) if dropout > 0.0 else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout > 0.0 else nn.Identity()
         self.head = nn.Linear(hidden * (2 if bidirectional else 1), out_features)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.networks.blocks import ConvBlock
 from zoo.networks.checks import ShapeError, check_batch, check_fraction, check_positive
+from zoo.networks.dropout import Dropout
 
 
 class VGG(nn.Module):
@@ -75,7 +76,7 @@ class VGG(nn.Module):
                 )
                 width = out_channels
         self.features = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(width, num_classes)
         self.to(memory_format=torch.channels_last)
 
