@@ -1,8 +1,10 @@
-"""Three hidden ReLU layers with dropout and max-norm read MNIST: 98.80 % of the 10,000 test images, in 179 s.
+"""Three hidden ReLU layers with dropout and max-norm read MNIST: 98.77 % of the 10,000 test images, in 175 s.
 
 Three layers of 1,024 as in the paper, 2,913,290 parameters: dropout 0.5 (0.2 on the pixels), and the weights into a
 hidden unit no longer than 1.5; labels smoothed by 0.1; no distortions; 60 epochs of one-cycle AdamW on 59,000 images,
 the last of them: the options were chosen by validation on 5,000.
+
+The figures are of one seed, and of 30 epochs with torch's own dropout; those of 60 are not measured yet.
 """
 
 from __future__ import annotations

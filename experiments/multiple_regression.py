@@ -1,11 +1,11 @@
-"""Ten features, one weight each: the least-squares weights to within 2e-4, in 11 s.
+"""Ten features, one weight each: the least-squares weights to within 2e-4, in 3.5 s.
 
 Ten weights and a bias, learnt by SGD with a one-cycle schedule in batches of 4,000 and held against least squares in
 closed form on the same training split, and against the variance of the noise. Each seed has data of its own.
 
 Measured with ``python -m experiments.scoreboard --only multiple_regression``, seeds 0 to 4: test MSE 0.2497 +- 0.0035
 (highest 0.2555), 0.999 times the variance of the noise, weight error 1.6e-4 +- 2.7e-5 (highest 1.9e-4), bias error
-4.5e-5 +- 2.6e-5 (highest 6.9e-5); 11.3 s +- 1.3 in all; Intel Xeon Processor, 1 thread; torch 2.15.0, lightning 2.6.6,
+4.5e-5 +- 2.6e-5 (highest 6.9e-5); 3.5 s +- 0.1 in all; Intel Xeon Processor, 2 threads; torch 2.15.0, lightning 2.6.6,
 Python 3.11.7.
 """
 
