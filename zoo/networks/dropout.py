@@ -15,7 +15,7 @@ class Dropout(nn.Dropout):
     Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks from
     overfitting", JMLR 15, 2014. torch draws a number of 64 bits for every value, in one thread, which is a third of a
     step of three layers of 1,024; here four values share one. A value is dropped with the probability ``p`` rounded to
-    a multiple of 2^-16, and what is kept is scaled by just that probability, so that the mean is right to the bit.
+    a multiple of 2^-16, and what is kept is scaled by just that probability: the mean stays what it was.
 
     The draws come from torch's generator, as those of ``nn.Dropout`` do, but are others. On other devices, in place,
     under ``torch.compile`` and for a ``p`` within 2^-17 of 0 or 1 it is ``nn.Dropout``.
