@@ -63,6 +63,6 @@ def _is_ordinary(values: Tensor) -> bool:
         and values.device.type == "cpu"
         and not values.is_nested
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and torch._C._functorch.maybe_current_level() is None
     )
