@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from datamodules.errors import DataError
 
+_LIMIT = 1e38  # twice of it is still a number of 32 bits
+_LARGEST_SIGMA = 5e307  # three times of it is still one of 64
+
 
 class RandomShift:
     """Moves every image by up to ``pixels`` along each axis; what moves in is ``fill``.
@@ -136,10 +139,12 @@ class RandomElastic:
     def __init__(
         self, alpha: float = 34.0, sigma: float = 4.0, affine: RandomAffine | None = None, fill: float = 0.0
     ) -> None:
-        if not 0.0 <= alpha < math.inf:
-            raise DataError(f"alpha must be a finite number of at least 0, got {alpha!r}")
-        if not 0.0 < sigma < math.inf:
-            raise DataError(f"sigma must be a finite number greater than 0, got {sigma!r}")
+        if not 0.0 <= alpha < _LIMIT:
+            raise DataError(f"alpha must be at least 0 and less than {_LIMIT:g}, got {alpha!r}")
+        if not 0.0 < sigma < _LARGEST_SIGMA:
+            raise DataError(f"sigma must be greater than 0 and less than {_LARGEST_SIGMA:g}, got {sigma!r}")
+        if not -_LIMIT < fill < _LIMIT:
+            raise DataError(f"fill must be between {-_LIMIT:g} and {_LIMIT:g}, got {fill!r}")
         self.alpha = alpha
         self.sigma = sigma
         self.affine = affine or RandomAffine(degrees=0.0, translate=0.0, scale=0.0, shear=0.0)

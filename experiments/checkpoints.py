@@ -36,6 +36,7 @@ from zoo.pretrained.loading import open_pretrained
 from zoo.pretrained.shipped import FOLDER
 from zoo.pretrained.source import Pretrained
 from zoo.tasks.restoring import restore
+from zoo.wording import with_article
 
 #: What a data module can be named by; those whose data are tensors cannot be made from a command line.
 DATA_MODULES: Mapping[str, type[InMemoryDataModule]] = {
@@ -124,10 +125,11 @@ def _pretrained_class(found: Pretrained) -> type[Task]:
     try:
         return found.task_class()
     except UnknownTaskError as error:
-        own = _of_an_experiment(f"{found.record.module}.{found.record.class_name}")
+        named = f"{found.record.module}.{found.record.class_name}"
+        own = _of_an_experiment(named)
         if own is None:
             raise UnknownTaskError(
-                f"{found.name} is a {found.record.module}.{found.record.class_name}, which is none of the zoo's: if "
+                f"{found.name} is {with_article(named)}, which is none of the zoo's: if "
                 "you trust its code, name its class with --model module.Class"
             ) from error
         return own

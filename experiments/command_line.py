@@ -27,7 +27,7 @@ from experiments.claims import Claim
 from experiments.cli_errors import UsageError, explain, explain_value
 from experiments.config_files import read_config_file
 from experiments.figures import figures_for
-from experiments.options import option_values
+from experiments.options import option_value, option_values
 from experiments.resume import Resumed, differences, relocate
 from experiments.summary import circumstances, data_facts, opening
 from zoo import Task
@@ -253,9 +253,21 @@ class ExperimentCLI(LightningCLI):
             raise UsageError("--patience: counts validations, and --trainer.limit_val_batches 0 leaves none")
         if self.config.checkpoint_every is not None and self.config.checkpoint_every < 1:
             raise UsageError(f"--checkpoint_every: must be at least 1, got {self.config.checkpoint_every}")
+        self.refuse_idle_options()
         self.weight_averages()
         if self.config.trainer.limit_test_batches == 0:
             raise UsageError("--trainer.limit_test_batches: must not be 0, a run ends with its test")
+
+    def refuse_idle_options(self) -> None:
+        """Refuse what the command line asks for and the run would not look at.
+
+        In a configuration file, such as that of a run, all options stand.
+
+        Raises:
+            UsageError: there is such an option.
+        """
+        if self.config.average != "ema" and option_value(self.given, "--average_decay") is not None:
+            raise UsageError(f"--average_decay: is for --average ema, and --average is {self.config.average}")
 
     def instantiate_classes(self) -> None:
         try:

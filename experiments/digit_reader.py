@@ -17,6 +17,7 @@ from zoo import MulticlassClassification, Task
 from zoo.checkpointing import CheckpointError
 from zoo.networks import ShapeError
 from zoo.pretrained.shipped import FOLDER
+from zoo.wording import with_article
 
 _SMALLEST, _LARGEST = 8, 256
 
@@ -96,7 +97,9 @@ def _of(trained: Trained) -> DigitReader:
 
 def _classifier(task: Task, source: str) -> MulticlassClassification:
     if not isinstance(task, MulticlassClassification):
-        raise CheckpointError(f"{source} holds a {type(task).__name__}, which does not tell classes of pictures apart")
+        raise CheckpointError(
+            f"{source} holds {with_article(type(task).__name__)}, which does not tell classes of pictures apart"
+        )
     return task
 
 

@@ -24,6 +24,7 @@ from experiments.summary import circumstances
 from zoo.callbacks import ValueGuard
 from zoo.checkpointing import CheckpointError
 from zoo.hardware import default_precision
+from zoo.wording import with_article
 
 Split = Literal["val", "test"]
 
@@ -163,7 +164,7 @@ def _data_class(trained: Trained | None, named: str | None) -> type[InMemoryData
         return DATA_MODULES["MNISTDataModule"]
     if trained.data is not None and trained.data.class_name in DATA_MODULES and trained.data.arguments:
         return DATA_MODULES[trained.data.class_name]
-    said = "nothing" if trained.data is None else f"only that it was a {trained.data.class_name}"
+    said = "nothing" if trained.data is None else f"only that it was {with_article(trained.data.class_name)}"
     raise UsageError(f"--data: which? Of its data {trained.source} says {said}; there are {', '.join(DATA_MODULES)}")
 
 

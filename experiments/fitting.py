@@ -46,6 +46,9 @@ class FitOnlyCLI(ExperimentCLI):
     def _make_loggers(self) -> list[Logger]:
         return []
 
+    def refuse_idle_options(self) -> None:
+        """None is refused: where options are searched, some are idle beside others' values."""
+
     def callbacks(self, config: Any) -> list[Callback]:
         config.enable_progress_bar = False
         config.enable_checkpointing = False

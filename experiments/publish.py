@@ -43,6 +43,7 @@ from zoo.pretrained.record import plain_arguments
 from zoo.pretrained.shipped import FOLDER, MANIFEST
 from zoo.pretrained.source import Pretrained
 from zoo.pretrained.storage import STORAGES, Storage, compact, expand
+from zoo.wording import with_article
 
 LARGEST_TOTAL = 9_000_000  # bytes of all weights: a wheel stays under ten million
 
@@ -121,7 +122,7 @@ def prepare(directory: Path, data_dir: str, storage: str = "auto") -> Published:
     task, name = asked.trained.task, str(summary["experiment"])
     if LEAVES.get(type(task).__name__) is not type(task):
         raise PretrainedError(
-            f"{directory}: a {type(task).__name__} is none of the zoo's models, and cannot be shipped"
+            f"{directory}: {with_article(type(task).__name__)} is none of the zoo's models, and cannot be shipped"
         )
     wanted = None if asked.trained.data is None else asked.trained.data.arguments.get("dataset")
     if wanted is not None and wanted != asked.data.dataset_name.removesuffix(" lines"):

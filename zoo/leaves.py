@@ -13,6 +13,7 @@ from zoo.tasks import Task
 from zoo.tasks.base import TASK_CLASS_KEY
 from zoo.tasks.restoring import restore, where_it_was
 from zoo.tasks.transfer import TransferLearning
+from zoo.wording import with_article
 
 LEAVES: Mapping[str, type[Task]] = {
     name: thing
@@ -59,7 +60,9 @@ def leaf_of(checkpoint: Mapping[str, Any], source: object) -> type[Task]:
         module, _, name = named.rpartition(".")
         if module == models.__name__ and name in LEAVES:
             return LEAVES[name]
-        raise UnknownTaskError(f"{source} holds a {ascii(named)[1:-1]:.200}, which is none of the zoo's ready models")
+        raise UnknownTaskError(
+            f"{source} holds {with_article(ascii(named)[1:-1]):.200}, which is none of the zoo's ready models"
+        )
     saved = checkpoint.get(Task.CHECKPOINT_HYPER_PARAMS_KEY, {})
     names = set(saved) if isinstance(saved, dict) else set()
     found = [leaf for leaf in LEAVES.values() if names == hyperparameter_names(leaf)]

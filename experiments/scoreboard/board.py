@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from datamodules.atomic import read_bounded
 from experiments.over_seeds import require_unicode
@@ -16,6 +19,8 @@ from zoo.checkpointing import write_whole
 PAGE, DATA = OUTPUTS
 _FORMAT = 1
 _LARGEST = 16 * 2**20  # bytes
+_LOCK = f"{DATA}.lock"
+_PATIENCE = 60.0  # seconds: a board is written in a fraction of one
 
 
 class BoardError(RuntimeError):
@@ -48,6 +53,28 @@ class Board:
             CheckpointError: it cannot be written; what was there before still is.
         """
         write_whole(self.as_text().encode(), path)
+
+
+@contextlib.contextmanager
+def board_locked(folder: Path) -> Iterator[None]:
+    """Keep others from changing a folder's board between our reading and our writing it.
+
+    Raises:
+        BoardError: another process has kept it for longer than any writing takes.
+    """
+    lock = FileLock(folder / _LOCK, timeout=_PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BoardError(
+            f"another process has held {folder / _LOCK} for {_PATIENCE:.0f} s: end it, or let it go on"
+        ) from error
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks, for one: there the last to write may undo what another wrote meanwhile
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_board(path: Path) -> Board:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.benchmark.processes import missing_mnist
 from experiments.scoreboard.about import About
-from experiments.scoreboard.board import DATA, PAGE, read_board
+from experiments.scoreboard.board import DATA, PAGE, board_locked, read_board
 from experiments.scoreboard.page import page
 from experiments.scoreboard.progress import Progress, result
 from experiments.scoreboard.row import Finished, Row, row_of
@@ -93,17 +93,12 @@ class Series:
                 raise
             row = self._row(task)
             self.progress.say(result(row))
-            if row.stand_in and self._has_real(row):
-                self.progress.say([f"! {row.experiment}: the board keeps the row that it had"])
-            else:
-                self._write(row)
+            kept = self._write(task, row)
+            if kept is not None:
+                fewer = f", of {len(kept.seeds)} seeds, not {len(row.seeds)}" if row.is_quotable else ""
+                self.progress.say([f"! {row.experiment}: the board keeps the row that it had{fewer}"])
             complete &= row.is_quotable
         return complete
-
-    def _has_real(self, row: Row) -> bool:
-        """Whether the board has a row that is no stand-in."""
-        held = read_board(self.output / DATA).rows.get(row.experiment)
-        return held is not None and bool(held.seeds) and not held.stand_in
 
     def _all(self) -> list[tuple[str, int]]:
         return [(task.about.name, seed) for task in self.tasks for seed in task.seeds]
@@ -127,13 +122,39 @@ class Series:
 
     def _keep_part(self, task: Task) -> None:
         """Of an experiment that was interrupted, keep what there is, unless the board has more."""
-        held = read_board(self.output / DATA).rows.get(task.about.name)
         row = self._row(task)
-        if row.seeds and (held is None or not held.is_complete) and not (row.stand_in and self._has_real(row)):
-            self._write(row)
+        if row.seeds:
+            self._write(task, row)
 
-    def _write(self, row: Row) -> None:
-        # Read anew each time: another scoreboard, with runs elsewhere, may have written other rows.
-        board = read_board(self.output / DATA).with_row(row).of(self.names)
-        board.write(self.output / DATA)
-        write_whole(page(board).encode(), self.output / PAGE)
+    def _write(self, task: Task, row: Row) -> Row | None:
+        """Write a row, unless the one that the board has is worth more, which is returned then."""
+        with board_locked(self.output):
+            # Read anew each time: another scoreboard, with runs elsewhere, may have written other rows.
+            board = read_board(self.output / DATA)
+            held = board.rows.get(row.experiment)
+            if held is not None and _is_worth_more(held, row, task.about.seeds):
+                return held
+            board = board.with_row(row).of(self.names)
+            board.write(self.output / DATA)
+            write_whole(page(board).encode(), self.output / PAGE)
+        return None
+
+
+def _is_worth_more(held: Row, row: Row, usual: int) -> bool:
+    """Whether a row is worth more than a newer one.
+
+    The newest that is complete is worth most. What was interrupted, failed in part, or was made under fewer seeds than
+    both the row before and the usual number, takes the place of none that is complete.
+
+    Args:
+        held: the row before.
+        row: the newer one.
+        usual: how many seeds the experiment wants by itself.
+    """
+    if not held.seeds:
+        return False
+    if row.seeds and row.stand_in != held.stand_in:
+        return row.stand_in
+    if row.is_complete:
+        return held.is_complete and row.wanted < min(held.wanted, usual)
+    return held.is_complete or len(held.seeds) > len(row.seeds)

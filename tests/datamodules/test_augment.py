@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -282,15 +283,23 @@ def test_elastic_goes_with_an_affine_distortion_in_one_resampling(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"alpha": -1.0}, "alpha must be a finite number of at least 0, got -1.0"),
-        ({"alpha": math.inf}, "alpha must be a finite number of at least 0, got inf"),
-        ({"alpha": math.nan}, "alpha must be a finite number of at least 0, got nan"),
-        ({"sigma": 0}, "sigma must be a finite number greater than 0, got 0"),
-        ({"sigma": -2.0}, "sigma must be a finite number greater than 0, got -2.0"),
-        ({"sigma": math.inf}, "sigma must be a finite number greater than 0, got inf"),
-        ({"sigma": math.nan}, "sigma must be a finite number greater than 0, got nan"),
+        *(
+            ({"alpha": value}, "alpha must be at least 0 and less than 1e+38")
+            for value in (-1.0, math.inf, math.nan, 1e38)
+        ),
+        *(
+            ({"sigma": value}, "sigma must be greater than 0 and less than 5e+307")
+            for value in (0, -2.0, math.nan, 1e308)
+        ),
+        *(({"fill": value}, "fill must be between -1e+38 and 1e+38") for value in (math.nan, -math.inf, 1e300)),
     ],
 )
 def test_elastic_refuses_numbers_out_of_range(arguments, told):
-    with pytest.raises(DataError, match=told):
+    (value,) = arguments.values()
+    with pytest.raises(DataError, match=re.escape(f"{told}, got {value!r}")):
         RandomElastic(**arguments)
+
+
+def test_elastic_gives_numbers_for_whatever_it_takes():
+    for arguments in ({"alpha": 9.9e37, "sigma": 4.9e307}, {"alpha": 9.9e37, "sigma": 1e-300}, {"fill": -9.9e37}):
+        assert RandomElastic(**arguments)(torch.ones(3, 1, 1, 9), seeded(0)).isfinite().all()

@@ -74,6 +74,10 @@ def test_a_trial_validates_the_average_as_a_run_does(best):
     assert len(logged) == 2
 
 
+def test_in_a_trial_an_option_may_be_idle():
+    assert "val/loss" in fit_only(mnist_best.EXPERIMENT, [*SMALL, "--average", "none"], lambda number, metrics: None)
+
+
 def test_a_run_that_averages_goes_on_averaging(best, capsys):
     resume = ["--resume", str(best.directory / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "3"]
     for options, message in (

@@ -69,6 +69,8 @@ def configs(tmp_path_factory):
         (["--average", "emma"], ["--average", "'emma'", "did you mean ema"]),
         (["--average", "ema", "--average_decay", "1"], ["--average_decay", "less than 1"]),
         (["--average", "ema", "--average_decay", "often"], ["--average_decay", "float", "'often'"]),
+        (["--average_decay", "0.99"], ["--average_decay", "--average ema", "is none"]),
+        (["--average=swa", "--average_decay=0.99"], ["--average_decay", "--average ema", "is swa"]),
         (["--config", "none.yaml"], ["--config", "none.yaml"]),
         (["--config", "{configs}/misspelt.yaml"], ["model.chanels", "model.channels"]),
         (["--config", "{configs}/broken.yaml"], ["config"]),

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from experiments.cli_errors import UsageError
 from experiments.scoreboard import circumstances
 from experiments.scoreboard.__main__ import main
 from experiments.scoreboard.about import About
-from experiments.scoreboard.board import Board, BoardError, read_board
+from experiments.scoreboard.board import Board, BoardError, board_locked, read_board
 from experiments.scoreboard.check import check
 from experiments.scoreboard.row import Finished
 from experiments.scoreboard.runs import RunError, Runs, Unfinished
@@ -274,7 +275,7 @@ def test_what_is_there_is_not_run_again(tmp_path, capsys):
     none = Experiments()
     assert series(tmp_path, none, seeds=2).run()
     assert none.started == []
-    assert rows(tmp_path)["xor"].seeds == (0, 1)
+    assert rows(tmp_path)["xor"].seeds == (0, 1, 2, 3)
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
@@ -317,6 +318,60 @@ def test_an_interruption_leaves_a_complete_row_in_its_place(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         series(tmp_path, Interrupted()).run()
     assert rows(tmp_path)["xor"].is_complete
+
+
+def test_fewer_seeds_do_not_take_the_place_of_a_complete_row(tmp_path, capsys):
+    few = dataclasses.replace(XOR, seeds=3)
+    assert series(tmp_path, Experiments(), few).run()
+    assert series(tmp_path, Experiments(), few, seeds=2).run()
+    assert rows(tmp_path)["xor"].seeds == (0, 1, 2)
+    assert "! xor: the board keeps the row that it had, of 3 seeds, not 2\n" in capsys.readouterr().out
+    assert series(tmp_path, Experiments(), few, seeds=4).run()
+    assert rows(tmp_path)["xor"].seeds == (0, 1, 2, 3)
+    assert series(tmp_path, Experiments(), few).run()  # as many as are usual: the newest counts
+    assert rows(tmp_path)["xor"].seeds == (0, 1, 2)
+
+
+def test_seeds_that_fail_leave_a_complete_row_in_its_place(tmp_path, capsys):
+    assert series(tmp_path, Experiments()).run()
+    (tmp_path / "runs/xor/seed-1.json").unlink()
+    assert not series(tmp_path, Experiments(xor_1="raise SystemExit('error: out of luck')")).run()
+    assert rows(tmp_path)["xor"].is_complete
+    out = capsys.readouterr().out
+    assert "1 of 3 seeds failed: out of luck" in out
+    assert "! xor: the board keeps the row that it had\n" in out
+
+
+def test_of_two_rows_that_are_incomplete_the_one_of_more_seeds_stays(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        series(tmp_path, Interrupted()).run()
+    for seed in (0, 1):
+        (tmp_path / f"runs/xor/seed-{seed}.json").unlink()
+    assert not series(tmp_path, Experiments(xor_1="raise SystemExit(1)", xor_2="raise SystemExit(1)")).run()
+    assert rows(tmp_path)["xor"].seeds == (0, 1)
+    assert not series(tmp_path, Experiments(xor_2="raise SystemExit(1)")).run()  # as many, and it says why no more
+    assert rows(tmp_path)["xor"].remarks[0].startswith("1 of 3 seeds failed")
+
+
+def test_two_scoreboards_with_one_board_lose_none_of_their_rows(tmp_path):
+    other = tmp_path / "other"
+    assert series(other, Experiments(), MOONS).run()
+    ours = series(tmp_path, Experiments(), XOR)
+    running = threading.Thread(target=ours.run)
+    with board_locked(tmp_path):
+        board = read_board(tmp_path / "scoreboard.json")
+        running.start()
+        running.join(1.0)
+        assert (tmp_path / "runs/xor/seed-0.json").exists()
+        board.with_row(rows(other)["binary_moons"]).write(tmp_path / "scoreboard.json")
+    running.join()
+    assert set(rows(tmp_path)) == {"xor", "binary_moons"}
+
+
+def test_a_board_that_another_keeps_is_an_error_that_names_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.scoreboard.board._PATIENCE", 0.01)
+    with board_locked(tmp_path), pytest.raises(BoardError, match=r"has held .*scoreboard\.json\.lock"):
+        series(tmp_path, Experiments()).run()
 
 
 def test_other_rows_are_kept_and_those_of_no_experiment_leave_the_board(tmp_path):

@@ -1,11 +1,12 @@
 import copy
 import math
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
-from zoo.networks import Dropout
+from zoo.networks import MLP, Dropout
 
 VALUES = 400_000
 
@@ -109,12 +110,73 @@ def test_in_place_and_when_compiled_it_is_that_of_torch(monkeypatch):
     assert torch.equal(Dropout(0.5)(values), changed)
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.1])
+@pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
 def test_a_probability_that_is_none_is_refused(p):
     with pytest.raises(ValueError, match="probability"):
         Dropout(p)
 
 
+def test_under_vmap_samples_have_draws_of_their_own_or_one_for_all():
+    values, dropout = torch.ones(5, 64), Dropout(0.5)
+    assert len(torch.func.vmap(dropout, randomness="different")(values).unique(dim=0)) == 5
+    assert len(torch.func.vmap(dropout, randomness="same")(values).unique(dim=0)) == 1
+    # An input that all members of an ensemble see, each with weights of its own.
+    members = torch.func.vmap(lambda weights, shared: weights * dropout(shared), (0, None), randomness="different")
+    assert len(members(torch.ones(5, 1), values[0]).unique(dim=0)) == 5
+
+
+def test_gradients_of_each_sample_can_be_had():
+    network = MLP(6, (32,), 1, dropout=0.5)
+    parameters = dict(network.named_parameters())
+
+    def output(parameters, sample):
+        return torch.func.functional_call(network, parameters, (sample[None],)).squeeze()
+
+    each = torch.func.vmap(torch.func.grad(output), (None, 0), randomness="different")(parameters, torch.ones(8, 6))
+    dropped = each["head.weight"] == 0
+    assert len(dropped.unique(dim=0)) == 8
+
+
+def test_a_second_derivative_can_be_had():
+    def cubed(values):
+        torch.manual_seed(0)
+        return Dropout(0.5)(values) ** 3
+
+    values = torch.randn(9, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(cubed, values)
+    assert torch.autograd.gradgradcheck(cubed, values)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
+def test_a_program_that_is_taken_down_has_torchs_dropout_in_it():
+    network, values = nn.Sequential(nn.Linear(3, 3), Dropout(0.25)), torch.ones(2, 3)
+    traced = torch.jit.trace(network, values, check_trace=False)
+    assert traced(torch.ones(7, 3)).shape == (7, 3)
+    assert "dropout" in str(traced.inlined_graph)
+    nodes = torch.fx.symbolic_trace(network).graph.nodes
+    assert [node.target for node in nodes if node.op == "call_function"] == [nn.functional.dropout]
+    exported = torch.export.export(network, (values,)).graph.nodes
+    assert torch.ops.aten.dropout.default in [node.target for node in exported]
+
+
+def test_it_draws_where_the_input_is_whatever_the_default_device():
+    values = torch.ones(50)
+    expected = Dropout(0.5)(values)
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        assert torch.equal(Dropout(0.5)(values), expected)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_samples_of_different_lengths_are_dropped_from(layout):
+    nested = torch.nested.nested_tensor([torch.ones(40, 3), torch.ones(70, 3)], layout=layout)
+    dropped = Dropout(0.5)(nested).unbind()
+    assert [sample.shape for sample in dropped] == [(40, 3), (70, 3)]
+    assert all(set(sample.flatten().tolist()) == {0.0, 2.0} for sample in dropped)
+
+
 def test_it_is_copied_and_has_no_state():
     assert copy.deepcopy(Dropout(0.25)).p == 0.25
+    assert pickle.loads(pickle.dumps(Dropout(0.25, inplace=True))).inplace
     assert Dropout(0.25).state_dict() == {}

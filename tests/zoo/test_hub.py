@@ -85,7 +85,7 @@ def test_a_name_that_is_none_is_refused_before_anything_is_written(repo_id, clie
 
 
 def test_what_is_no_model_is_refused(client):
-    with pytest.raises(TypeError, match=r"model must be a zoo\.Task or a directory, got a int"):
+    with pytest.raises(TypeError, match=r"model must be a zoo\.Task or a directory, got an int"):
         push_to_hub(3, "owner/line", client=client)
 
 

@@ -108,10 +108,10 @@ def test_a_model_of_ones_own_comes_back_with_its_class(tmp_path):
     assert same(load_pretrained(folder, cls=Sorter), task)
     with pytest.raises(UnknownTaskError, match=r"none of the zoo's ready models: if you have its code.*cls=Sorter"):
         load_pretrained(folder)
-    with pytest.raises(PretrainedError, match="is a Sorter, not a MLPClassifier"):
+    with pytest.raises(PretrainedError, match="is a Sorter, not an MLPClassifier"):
         load_pretrained(folder, cls=MLPClassifier)
     rewrite(folder, module="os", class_name="system")
-    with pytest.raises(UnknownTaskError, match=r"is a os\.system, which is none"):
+    with pytest.raises(UnknownTaskError, match=r"is an os\.system, which is none"):
         load_pretrained(folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from zoo.checkpointing import CheckpointError, first_unsafe
+from zoo.wording import with_article
 
 
 class PlainHyperparameters(Callback):
@@ -27,6 +28,6 @@ class PlainHyperparameters(Callback):
             if found is not None:
                 name, kind = found
                 raise CheckpointError(
-                    f"{type(owner).__name__}: hyperparameter {name} is a {kind}, which a checkpoint cannot bring back "
-                    "safely: pass a plain value, or leave it out with save_hyperparameters(ignore=[...])"
+                    f"{type(owner).__name__}: hyperparameter {name} is {with_article(kind)}, which a checkpoint cannot "
+                    "bring back safely: pass a plain value, or leave it out with save_hyperparameters(ignore=[...])"
                 )

@@ -18,6 +18,7 @@ from zoo.checkpointing.inspection import InspectionError, inspect
 from zoo.checkpointing.plain import first_unsafe
 from zoo.checkpointing.safetensors_files import is_safetensors, parse_safetensors
 from zoo.checkpointing.sealing import SealError, is_sealed, seal
+from zoo.wording import with_article
 
 MapLocation: TypeAlias = "str | torch.device | dict[str, str] | Callable[[Any, str], Any]"
 """Where tensors go, as ``torch.load`` has it."""
@@ -105,7 +106,7 @@ def _pickled(checkpoint: dict[str, Any], target: Path) -> bytes:
         inspect(read_records(data), len(data))
     except Exception as error:  # what pickling raises is up to what is pickled
         found = first_unsafe(checkpoint)
-        reason = f"{found[0]} is a {found[1]}, not plain values and tensors" if found else str(error)
+        reason = f"{found[0]} is {with_article(found[1])}, not plain values and tensors" if found else str(error)
         raise CheckpointError(
             f"{target} was not written, as it could never be read again safely: {reason}; hyperparameters and what "
             "on_save_checkpoint or state_dict add must be numbers, text, tensors, or lists and dicts of these"

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.serialization import get_safe_globals
 
+from zoo.wording import with_article
+
 _SCALARS = (bool, int, float, str, type(None))
 _SAFE = {
     *(*_SCALARS, list, tuple, dict, set, bytes, bytearray, complex, OrderedDict, Counter),
@@ -55,8 +57,8 @@ def require_plain(hyperparameters: Mapping[str, Any]) -> None:
         if offender is not None:
             kind = f"{type(offender).__module__}.{type(offender).__qualname__}"
             raise TypeError(
-                f"hyperparameter {name!r} holds a {kind}, which a checkpoint cannot bring back safely: pass a plain "
-                f"number, string, boolean, tuple or dict, or name it in the class's not_hyperparameters"
+                f"hyperparameter {name!r} holds {with_article(kind)}, which a checkpoint cannot bring back safely: "
+                f"pass a plain number, string, boolean, tuple or dict, or name it in the class's not_hyperparameters"
             )
 
 

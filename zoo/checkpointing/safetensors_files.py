@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.checkpointing.files import CheckpointError, local_target, write_whole
 from zoo.checkpointing.strict_json import JSONError, parse_json
+from zoo.wording import with_article
 
 _SIZE_BYTES = 8
 _LARGEST_HEADER = 16 * 1024 * 1024  # thousands of tensors take less than a megabyte
@@ -55,7 +56,9 @@ def dump_safetensors(state: Mapping[str, Any], name: str) -> bytes:
     """
     for key, value in state.items():
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"{name} was not written: {key} is a {type(value).__name__}, not a tensor")
+            raise CheckpointError(
+                f"{name} was not written: {key} is {with_article(type(value).__name__)}, not a tensor"
+            )
     try:
         # Copies: tensors that share memory are refused by safetensors.
         tensors = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}

@@ -18,7 +18,9 @@ class Dropout(nn.Dropout):
     a multiple of 2^-16, and what is kept is scaled by just that probability: the mean stays what it was.
 
     The draws come from torch's generator, as those of ``nn.Dropout`` do, but are others. On other devices, in place,
-    under ``torch.compile`` and for a ``p`` within 2^-17 of 0 or 1 it is ``nn.Dropout``.
+    for a ``p`` within 2^-17 of 0 or 1, for nested tensors and subclasses of ``Tensor``, and where a program is taken
+    down or transformed (``torch.compile``, ``torch.export``, ``torch.jit.trace``, ``torch.fx``, ``torch.func``) it is
+    ``nn.Dropout``.
 
     Args:
         p: probability of a value to be dropped, in [0, 1].
@@ -36,14 +38,31 @@ class Dropout(nn.Dropout):
         [0.0, 2.0]
     """
 
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        if not 0.0 <= p <= 1.0:  # of NaN, too, which torch takes
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        super().__init__(p, inplace)
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name of the base's argument
-        dropped = round(self.p * _SHARES)
         if not self.training or self.p == 0.0:
             return input
-        is_ordinary = input.device.type == "cpu" and not self.inplace and not torch.compiler.is_compiling()
-        if not is_ordinary or not 0 < dropped < _SHARES:
+        dropped = round(self.p * _SHARES)
+        if self.inplace or not 0 < dropped < _SHARES or not _is_ordinary(input):
             return super().forward(input)
-        draws = torch.empty(-(-input.numel() // _DECISIONS), dtype=torch.int64).random_(-(2**63), None)
+        # Not on torch's default device, which may be another than the input's.
+        draws = input.new_empty(-(-input.numel() // _DECISIONS), dtype=torch.int64).random_(-(2**63), None)
         shares = draws.view(torch.int16)[: input.numel()].view(input.shape)  # from -2^15 on, each as likely
         kept = (shares >= dropped - _SHARES // 2).to(input.dtype)
         return input * kept.mul_(_SHARES / (_SHARES - dropped))
+
+
+def _is_ordinary(values: Tensor) -> bool:
+    """Whether this is a plain tensor on a CPU, and what is done to it is nothing but done."""
+    return (
+        type(values) is Tensor
+        and values.device.type == "cpu"
+        and not values.is_nested
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and torch._C._functorch.maybe_current_level() is None
+    )

@@ -28,7 +28,7 @@ def head_of(network: nn.Module) -> str:
         if not isinstance(module, norms) and any(value.ndim >= 2 for value in module.parameters(recurse=False))
     ]
     if not layers:
-        raise ValueError(f"a {type(network).__name__} has no layer with weights that could be its head")
+        raise ValueError(f"{type(network).__name__} has no layer with weights that could be its head")
     return layers[-1]
 
 
@@ -61,5 +61,5 @@ def trunk_of(network: nn.Module) -> Iterator[nn.Module]:
     heads = heads_of(network)
     trunk = [module for name, module in network.named_modules() if not is_in_head(name, heads)]
     if not any(True for module in trunk for _ in module.parameters(recurse=False)):
-        raise ValueError(f"a {type(network).__name__} has no trunk: all of its weights are its head")
+        raise ValueError(f"{type(network).__name__} has no trunk: all of its weights are its head")
     return iter(trunk)

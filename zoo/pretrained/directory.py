@@ -33,6 +33,7 @@ from zoo.pretrained.source import Pretrained
 from zoo.tasks import Task
 from zoo.values import first_not_finite
 from zoo.version import __version__
+from zoo.wording import with_article
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, CARD)
@@ -87,20 +88,23 @@ def save_pretrained(
 def describe(task: Task, datamodule: object | None = None, metrics: Mapping[str, float] | None = None) -> Pretrained:
     """A model as it is written down; see :func:`save_pretrained`."""
     if not isinstance(task, Task):
-        raise TypeError(f"only a zoo.Task can be saved, got a {type(task).__name__}: put the network into a task first")
+        raise TypeError(
+            f"only a zoo.Task can be saved, got {with_article(type(task).__name__)}: put the network into a task first"
+        )
     kind = type(task)
     missing = hyperparameter_names(kind) - set(task.hparams)
     needed = {name for name in kind.not_hyperparameters if name in _required_arguments(kind)}
     if missing or needed:
         raise PretrainedError(
-            f"a {kind.__name__} cannot be made again from plain arguments, as its {min(missing | needed)} is none: "
-            "save the weights alone with zoo.checkpointing.save_weights(task.network, path), or make a subclass whose "
-            "__init__ takes plain arguments and makes the network itself"
+            f"{with_article(kind.__name__)} cannot be made again from plain arguments, as its "
+            f"{min(missing | needed)} is none: save the weights alone with "
+            "zoo.checkpointing.save_weights(task.network, path), or make a subclass whose __init__ takes "
+            "plain arguments and makes the network itself"
         )
     weights = {name: value.detach().cpu() for name, value in task.state_dict().items()}
     broken = first_not_finite(weights.items())
     if broken is not None and not _may_be_infinite(broken):
-        raise PretrainedError(f"a {kind.__name__} with NaN or infinity in {broken} is not saved")
+        raise PretrainedError(f"{with_article(kind.__name__)} with NaN or infinity in {broken} is not saved")
     temperature = getattr(task, "temperature", 1.0)
     record = ModelRecord(
         class_name=kind.__name__,
@@ -120,7 +124,7 @@ def describe(task: Task, datamodule: object | None = None, metrics: Mapping[str,
 def facts_of(datamodule: object) -> dict[str, Any]:
     """What a record says of data, as far as a data module does: fields of :class:`ModelRecord`."""
     if not isinstance(datamodule, LightningDataModule):
-        raise TypeError(f"datamodule must be a LightningDataModule, got a {type(datamodule).__name__}")
+        raise TypeError(f"datamodule must be a LightningDataModule, got {with_article(type(datamodule).__name__)}")
     state = datamodule.state_dict()
     given = {name: with_tuples(value) for name, value in datamodule.hparams.items() if name not in _WHEREABOUTS}
     facts: dict[str, Any] = {

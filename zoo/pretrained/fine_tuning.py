@@ -19,6 +19,7 @@ from zoo.pretrained.loading import open_pretrained
 from zoo.pretrained.source import Pretrained, nearest
 from zoo.tasks.restoring import restore, shapes
 from zoo.tasks.transfer import TRUNK, TransferLearning
+from zoo.wording import with_article
 
 AnyTask = TypeVar("AnyTask", bound=TransferLearning)
 
@@ -60,7 +61,9 @@ def _load(task_class: type[AnyTask], source: str | PathLike[str]) -> AnyTask:
     contents = read_checkpoint(found)
     named = (task_name(contents) or task_class.__name__).rpartition(".")[2]
     if named not in (each.__name__ for each in task_class.__mro__):
-        raise PretrainedError(f"{found} is a {named:.100}, not a {task_class.__name__}: load it as {named:.100}")
+        raise PretrainedError(
+            f"{found} is {with_article(named):.100}, not {with_article(task_class.__name__)}: load it as {named:.100}"
+        )
     return restore(task_class, contents, found, {})
 
 
@@ -77,8 +80,9 @@ def _take_over(
         if own.get(name) != kept.get(name) and not is_in_head(name, replaced):
             changed = ", ".join(f"{key}={value!r:.100}" for key, value in given.items() if key not in HEAD_ARGUMENTS)
             raise ValueError(
-                f"the weights of {source} do not fit a {type(model).__name__} with {changed or 'these arguments'}: "
-                f"{name} is {kept.get(name, 'missing')} in them and {own.get(name, 'missing')} in the model"
+                f"the weights of {source} do not fit {with_article(type(model).__name__)} with "
+                f"{changed or 'these arguments'}: {name} is {kept.get(name, 'missing')} in them and "
+                f"{own.get(name, 'missing')} in the model"
             )
     model.network.load_state_dict(weights, strict=False)
 

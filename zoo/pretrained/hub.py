@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from zoo.pretrained.directory import FILES, open_directory, save_pretrained
 from zoo.pretrained.forms import PretrainedError
 from zoo.tasks import Task
+from zoo.wording import with_article
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _REPO_ID = re.compile(f"(?:{_NAME}/)?{_NAME}")
@@ -90,7 +91,7 @@ def push_to_hub(
         "datamodule": datamodule, "metrics": metrics, "description": description, "license": license, "tags": tags
     }  # fmt: skip
     if not isinstance(model, Task | str | PathLike):
-        raise TypeError(f"model must be a zoo.Task or a directory, got a {type(model).__name__}")
+        raise TypeError(f"model must be a zoo.Task or a directory, got {with_article(type(model).__name__)}")
     if not isinstance(model, Task):
         given = [name for name, value in card.items() if value]
         if given:

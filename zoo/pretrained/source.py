@@ -17,6 +17,7 @@ from zoo.tasks.base import TASK_CLASS_KEY
 from zoo.tasks.restoring import restore
 from zoo.tasks.temperature import TEMPERATURE_KEY
 from zoo.tasks.transfer import TransferLearning
+from zoo.wording import with_article
 
 AnyTask = TypeVar("AnyTask", bound=TransferLearning)
 
@@ -57,12 +58,15 @@ class Pretrained:
         """
         record = self.record
         if record.module != OWN_MODULE:
+            named = f"{record.module}.{record.class_name}"
             raise UnknownTaskError(
-                f"{self.name} is a {record.module}.{record.class_name}, which is none of the zoo's ready models: if "
+                f"{self.name} is {with_article(named)}, which is none of the zoo's ready models: if "
                 f"you have its code, load it with load_pretrained(..., cls={record.class_name})"
             )
         if record.class_name not in LEAVES:
-            raise UnknownTaskError(f"{self.name} is a {record.class_name}, which this version of the zoo does not have")
+            raise UnknownTaskError(
+                f"{self.name} is {with_article(record.class_name)}, which this version of the zoo does not have"
+            )
         return LEAVES[record.class_name]
 
     def make(self, task_class: type[AnyTask]) -> AnyTask:
@@ -75,14 +79,18 @@ class Pretrained:
         taken = hyperparameter_names(task_class)
         unknown = [name for name in self.record.arguments if name not in taken]
         if unknown:
-            raise PretrainedError(f"{self.name} is no {task_class.__name__} of this version: it has a {unknown[0]}")
+            raise PretrainedError(
+                f"{self.name} is no {task_class.__name__} of this version: it has {with_article(unknown[0])}"
+            )
         return restore(task_class, self.checkpoint(), self.name, {})
 
     def require_class(self, task_class: type[TransferLearning]) -> None:
         """Raise a :class:`PretrainedError` unless a class is the model's, or one derived from that."""
         wanted = self.record.class_name
         if wanted not in (each.__name__ for each in task_class.__mro__):
-            raise PretrainedError(f"{self.name} is a {wanted}, not a {task_class.__name__}: load it as {wanted}")
+            raise PretrainedError(
+                f"{self.name} is {with_article(wanted)}, not {with_article(task_class.__name__)}: load it as {wanted}"
+            )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
