@@ -4,7 +4,8 @@ Five 3x3 convolutions in three stages, batch norm and global average pooling; im
 a little; one-cycle AdamW, labels smoothed by 0.1, and the exponential moving average of the weights, as it is behind
 the last step; 20 epochs on 59,000 images, the last of them. At the end of a one-cycle schedule the average is hardly
 better than the weights themselves (28 and 28 errors in a trial with seed 0, 29 and 28 in another), halfway through the
-run it is much better: 22 validation images wrong instead of 31. What follows was measured with torch's own dropout.
+run it is much better: 22 validation images wrong instead of 31. What follows was measured with torch's own dropout;
+with ours one run, of seed 0, came to 99.73 % in 305 s.
 
 Measured with ``python -m experiments.scoreboard --only mnist_best``, seeds 0 to 2, real MNIST: test accuracy
 99.71 % +- 0.02 (lowest 99.70); 367.3 s +- 10.9 in all; Intel Xeon Processor, 2 threads; torch 2.15.0, lightning 2.6.6,

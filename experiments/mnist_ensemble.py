@@ -1,10 +1,16 @@
-"""Three convolutional networks read MNIST and vote: 99.70 % of the 10,000 test images, in 600 s.
+"""Three convolutional networks read MNIST and vote: 99.70 % of the 10,000 test images, in 564 s.
 
 Kernels of 3x3, 5x5 and 7x7, as An et al. (2020) combine them, in smaller networks; trained side by side on the same
 batches, each by its own loss, in the way of ``mnist_best``. The claim is of the mean of their probabilities; each
 member's accuracy, and that of the majority of their decisions, are reported beside it.
 
-It was not trained on MNIST yet: the figures are the bar, and what it is likely to take.
+The 5x5 and 7x7 networks are worse than the 3x3 one, which has five convolutions to their three, and their votes add
+little to it; short of the published figure.
+
+Measured with ``python -m experiments.scoreboard --only mnist_ensemble``, seeds 0 to 2, real MNIST: test accuracy
+99.70 % +- 0.01 (lowest 99.69), 3x3 alone 99.70 % +- 0.03, 5x5 alone 99.58 % +- 0.04, 7x7 alone 99.58 % +- 0.03;
+564.2 s +- 6.1 in all; Intel Xeon Processor, 2 threads; torch 2.15.0, lightning 2.6.6, Python 3.11.7, bfloat16.
+Published for three simple CNNs voting: 99.87 % (An et al. 2020).
 """
 
 from __future__ import annotations

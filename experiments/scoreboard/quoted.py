@@ -182,7 +182,7 @@ def _measured(one: About, row: Row) -> str:
     """The paragraph of the measurement."""
     command = f"``python -m experiments.scoreboard --only {row.experiment}``"
     data = ", real MNIST" if row.dataset.startswith("MNIST") else ""
-    figures = [_in_full(claim) for claim in row.board_claims]
+    figures = list(dict.fromkeys(_in_full(claim) for claim in row.board_claims))  # of two claims on one figure once
     for name, told in _reported(one, row).items():
         figures.append(f"{told} {words.mean_and_std(name, row.figures[name], '+-')}")
     took = words.mean_and_std(SECONDS, row.figures[SECONDS], "+-")

@@ -102,6 +102,14 @@ def test_figures_of_every_kind_are_written_as_they_stand_there():
     assert told.endswith("Python 3.11.7.")
 
 
+def test_a_figure_held_against_two_published_ones_is_told_once():
+    row = lenet()
+    other = dataclasses.replace(row.board_claims[0], source="published for LeNet-5 with distortions, LeCun et al. 1998")
+    text = docstring(with_figures(SOURCE, LENET, dataclasses.replace(row, claims=[*row.claims, other])))
+    assert text.count("99.22 % +- 0.07") == 1
+    assert text.count("Published for") == 2
+
+
 def test_minutes_stay_minutes():
     figures = {**lenet().figures, "seconds": Spread((590.0, 610.0, 600.0))}
     source = SOURCE.replace("in 3 s.", "in 2 minutes.")

@@ -64,7 +64,6 @@ def test_there_are_some_and_they_can_be_listed():
     assert list_pretrained("none*") == []
 
 
-@pytest.mark.xfail(strict=True, reason="most are still to be published")
 def test_there_is_one_of_each_experiment_on_mnist():
     modules = (REPOSITORY / "experiments").glob("mnist_*.py")
     assert {path.stem for path in modules} - set(zoo.list_pretrained()) == set()
