@@ -81,7 +81,7 @@ class Outcome:
     Args:
         trial: the trial.
         place: where the checkpoint that it went on from was written; ``"nowhere"`` if there was none yet, so that it
-            began again.
+            began again; ``"its end"`` if it was over before the signal came.
         faults: what was not as it should be; empty if the run survived.
     """
 
@@ -130,13 +130,14 @@ def _try(trial: Trial, directory: Path, whole: Path, options: Sequence[str], sec
         faults.append(f"{trial.signal.name} did not end it: {_said(directory)}")
         process.kill()  # it must not go on beside the resumed one
         process.join()
-    elif process.exitcode != _EXIT_CODES[trial.signal] and not _came_to_its_end(process, directory):
+    over = _came_to_its_end(process, directory)
+    if process.exitcode != _EXIT_CODES[trial.signal] and not over and not faults:
         faults.append(f"{trial.signal.name} ended it with {process.exitcode}: {_said(directory)}")
     last = directory / run_directory.CHECKPOINTS / run_directory.LAST
     place = "nowhere"
     if last.is_file():
         try:
-            place = _place(last)
+            place = "its end" if over else _place(last)
         except CheckpointError as error:
             faults.append(str(error))
         options = ("--resume", str(directory))

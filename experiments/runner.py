@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 _INTERRUPTED, _TERMINATED = 130, 143  # what a shell makes of SIGINT and SIGTERM
+_MOMENT = 0.01  # seconds in which a finalizer is left
 
 
 EXPECTED_ERRORS = (
@@ -145,18 +146,37 @@ def launch(main: Callable[[list[str]], object]) -> NoReturn:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end what is under way with its exit code, and in order, also before and behind the fit."""
+    """Let SIGTERM end what is under way with its exit code, and in order, also before and behind the fit.
+
+    Python calls the handler of a signal, which raises, wherever it happens to be; what is raised in a finalizer, or in
+    the callback of a weak reference, goes no further. The signal is sent again then, as Ctrl-C is.
+    """
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
         raise SIGTERMException(_TERMINATED)
 
+    def send_again(lost: sys.UnraisableHookArgs) -> None:
+        number = {KeyboardInterrupt: signal.SIGINT, SIGTERMException: signal.SIGTERM}.get(lost.exc_type)
+        if number is None:
+            hook(lost)
+            return
+        timer = threading.Timer(_MOMENT, signal.pthread_kill, (threading.main_thread().ident, number))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    timers: list[threading.Timer] = []
+    hook, sys.unraisablehook = sys.unraisablehook, send_again
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
+        sys.unraisablehook = hook
         if before is not None:  # one that was not set by Python cannot be set again by it
             signal.signal(signal.SIGTERM, before)
 

@@ -25,7 +25,7 @@ from experiments import (
     robust_regression,
     xor,
 )
-from experiments.runner import run
+from experiments.runner import run, terminable
 from zoo import NonFiniteLossError, TargetError
 from zoo.callbacks import NoTrainingStepError, StepSeeding
 from zoo.checkpointing import CheckpointError
@@ -450,6 +450,43 @@ def test_sigterm_behind_the_fit_ends_the_run_in_order(capsys):
     assert capsys.readouterr().err == "stopped   go on with --resume run\n"
     assert signal.getsignal(signal.SIGTERM) == before
     assert not Path("run/summary.json").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_in_a_finalizer_is_not_lost(number, code, capsys):
+    class Nobody:
+        def __del__(self):
+            os.kill(os.getpid(), number)  # what its handler raises here, Python only tells of
+            lost.append(self)
+
+    def examine(*args):
+        Nobody()
+        passed.append("on")
+        time.sleep(5)
+        raise AssertionError("it went on")
+
+    lost, passed = [], []
+    hook = sys.unraisablehook
+    with pytest.raises(SystemExit) as stopped:
+        run(
+            dataclasses.replace(xor.EXPERIMENT, examine=examine),
+            ["--trainer.max_epochs", "1", "--run_dir", "run", "--tracking", "csv"],
+        )
+    assert (stopped.value.code, lost, passed) == (code, [], ["on"])
+    assert capsys.readouterr().err == "stopped   go on with --resume run\n"
+    assert sys.unraisablehook is hook
+
+
+def test_what_else_fails_in_a_finalizer_is_told_as_ever(monkeypatch):
+    class Nobody:
+        def __del__(self):
+            raise ValueError("told")
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda failed: told.append(str(failed.exc_value)))
+    with terminable():
+        Nobody()
+    assert told == ["told"]
 
 
 def test_the_checkpoint_before_the_last_one_takes_its_place(capsys):

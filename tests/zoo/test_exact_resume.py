@@ -293,6 +293,31 @@ def test_signals_end_a_fit_with_their_exit_code_and_their_handlers_with_it(tmp_p
         assert read_checkpoint(tmp_path / str(code) / "last.ckpt")["global_step"] == 3
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_end"])
+def test_a_stop_behind_the_last_batch_is_heard_when_the_fit_is_complete(hook, number, code, whole, tmp_path):
+    class Told(Callback):
+        pass
+
+    def tell(self, trainer, *args):
+        if trainer.global_step == 3 * 7:
+            os.kill(os.getpid(), number)
+
+    setattr(Told, hook, tell)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, "epochs", Told())
+    assert stopped.value.code == code
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert differences(tmp_path, whole("epochs")) == []
+
+
+def test_behind_a_fit_the_handlers_are_those_from_before_it(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    fit(tmp_path, "epochs")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
 def test_what_follows_a_stop_is_not_stopped(tmp_path):
     torch.manual_seed(0)
     model = RegularizedMLPClassifier(in_features=4, num_classes=3, hidden=(8,))
@@ -320,6 +345,7 @@ def test_a_handler_that_was_not_set_by_python_is_no_error(tmp_path, monkeypatch,
     before = [signal.signal(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     stop = GracefulStop()
     monkeypatch.setattr(graceful_stop.signal, "signal", lambda number, new: handlers.append(new) or handler)
+    monkeypatch.setattr(graceful_stop.signal, "getsignal", lambda number: stop._on_signal)
     handlers = []
     stop.on_train_start(SimpleNamespace(received_sigterm=False), None)
     stop.teardown(None, None, "fit")

@@ -30,6 +30,9 @@ class GracefulStop(Callback):
     and validate to the end before they do. They ask each other about every ``interval`` seconds, counted in batches, of
     which at most 200 lie between; where a batch takes longer, before each, and stop behind the one after.
 
+    A fit that is told behind its last batch comes to its end, checkpoint and all, and raises ``SIGTERMException`` then:
+    what would follow it, such as a test, does not begin.
+
     During the fit its handlers of both signals take the place of others. Python's signals reach the main thread only: a
     fit in another one is not stopped by them.
 
@@ -100,19 +103,26 @@ class GracefulStop(Callback):
             self._postponed = False
             _set_stop(trainer, True)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_told(trainer):
+            self.signal = self.signal or signal.SIGTERM
+
     def _stop_if_told(self, trainer: Trainer) -> None:
-        told = self.signal is not None
-        if trainer.world_size > 1:
-            # Processes that stopped behind different batches would wait for each other for ever.
-            question, answer = self._asked or self._ask(trainer)
-            self._asked = None
-            question.wait()
-            said, seconds = answer.tolist()
-            told = bool(said)
-            self._pace.agree(seconds, is_urgent=told)
-        if told and can_go_on_from_here(trainer):
+        if self._is_told(trainer) and can_go_on_from_here(trainer):
             self.signal = self.signal or signal.SIGTERM
             _set_stop(trainer, True)
+
+    def _is_told(self, trainer: Trainer) -> bool:
+        """Whether this process, or another, was told to stop; all must ask."""
+        if trainer.world_size == 1:
+            return self.signal is not None
+        # Processes that stopped behind different batches would wait for each other for ever.
+        question, answer = self._asked or self._ask(trainer)
+        self._asked = None
+        question.wait()
+        said, seconds = answer.tolist()
+        self._pace.agree(seconds, is_urgent=bool(said))
+        return bool(said)
 
     def _ask(self, trainer: Trainer) -> tuple[Any, Tensor]:
         """Ask the other processes whether one of them was told to stop; all must do so."""
@@ -132,10 +142,14 @@ class GracefulStop(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number in list(self._handlers):
             self._restore_handler(number)
+        if self.signal is not None:  # not heard of behind an exception
+            raise SIGTERMException(128 + self.signal)
 
     def _restore_handler(self, number: int) -> None:
         handler = self._handlers.pop(number, None)
-        if handler is not None:  # one that was not set by Python cannot be set again by it
+        # One that was not set by Python cannot be set again by it. And at the end of a fit Lightning has put back those
+        # from before it: the one that was found here is Lightning's, and of no use any more.
+        if handler is not None and signal.getsignal(number) == self._on_signal:
             signal.signal(number, handler)
 
 
