@@ -467,11 +467,13 @@ def test_a_stop_in_a_finalizer_is_not_lost(number, code, capsys):
 
     lost, passed = [], []
     hook = sys.unraisablehook
-    with pytest.raises(SystemExit) as stopped:
-        run(
-            dataclasses.replace(xor.EXPERIMENT, examine=examine),
-            ["--trainer.max_epochs", "1", "--run_dir", "run", "--tracking", "csv"],
-        )
+    experiment = dataclasses.replace(xor.EXPERIMENT, examine=examine)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run(experiment, ["--trainer.max_epochs", "1", "--run_dir", "run", "--tracking", "csv"])
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert (stopped.value.code, lost, passed) == (code, [], ["on"])
     assert capsys.readouterr().err == "stopped   go on with --resume run\n"
     assert sys.unraisablehook is hook
