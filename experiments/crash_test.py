@@ -130,8 +130,8 @@ def _try(trial: Trial, directory: Path, whole: Path, options: Sequence[str], sec
         faults.append(f"{trial.signal.name} did not end it: {_said(directory)}")
         process.kill()  # it must not go on beside the resumed one
         process.join()
-    over = _came_to_its_end(process, directory)
-    if process.exitcode != _EXIT_CODES[trial.signal] and not over and not faults:
+    over = (directory / run_directory.SUMMARY).is_file()
+    if not faults and process.exitcode not in _exit_codes(trial.signal, over):
         faults.append(f"{trial.signal.name} ended it with {process.exitcode}: {_said(directory)}")
     last = directory / run_directory.CHECKPOINTS / run_directory.LAST
     place = "nowhere"
@@ -153,9 +153,9 @@ def _try(trial: Trial, directory: Path, whole: Path, options: Sequence[str], sec
     return Outcome(trial, place, tuple(faults))
 
 
-def _came_to_its_end(process: BaseProcess, directory: Path) -> bool:
-    """Whether a run was over before the signal came; one that was stopped by it must not look like a success."""
-    return process.exitcode == 0 and (directory / run_directory.SUMMARY).is_file()
+def _exit_codes(number: signal.Signals, over: bool) -> set[int]:
+    """What a process may end with that has got a signal: with success, or by the system's hand, only if it was over."""
+    return {_EXIT_CODES[number], *((0, -number) if over else ())}
 
 
 # ------------------------------------------------------------------ one run
@@ -251,13 +251,16 @@ def _bits(values: torch.Tensor) -> torch.Tensor:
 
 def _wandb_differences(directory: Path) -> list[str]:
     """Where the last offline part of a tracked run is not ``metrics.csv``."""
-    parts = sorted((directory / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
+    # In the order of their names, which tell when they began: W&B closes the file of a killed run at its leisure.
+    parts = sorted((directory / "wandb").glob("offline-run-*/*.wandb"))
     if not parts:
         return []
     if len({path.stem for path in parts}) > 1:
         return [f"the W&B run has several ids: {', '.join(path.stem for path in parts)}"]
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(parts[-1])]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
+    if told.returncode != 0:
+        return [f"the W&B run cannot be read: {told.stderr.strip()}"]
     tracked = _history(told.stdout)
     with (directory / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
@@ -324,6 +327,8 @@ def _command_line() -> None:
     if given.keep is not None and given.keep.exists() and any(given.keep.iterdir()):
         parser.error(f"--keep: {given.keep} is not empty")
     os.environ["OMP_NUM_THREADS"] = "1"  # several runs at once would only be in each other's way
+    # That of a process around this one would keep the id of a killed run from the resumed one.
+    os.environ.pop("WANDB_SERVICE", None)
     _CONTEXT.set_forkserver_preload(["experiments.mnist_cnn", "experiments.runner"])
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from experiments.command_line import Experiment, ExperimentCLI
 from zoo.callbacks import GracefulStop, LeanLoop, NoTrainingStepError, StepSeeding, ValueGuard
@@ -94,7 +95,14 @@ def fit_only(
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         cli = FitOnlyCLI(experiment, args, Path(directory), [_Reporting(report), *callbacks])
-        cli.trainer.fit(cli.model, cli.datamodule)
+        try:
+            cli.trainer.fit(cli.model, cli.datamodule)
+        except Exception as error:
+            for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
+                if isinstance(callback, GracefulStop) and callback.signal is not None:
+                    # Told before it failed or was pruned: whoever catches that would begin the next fit.
+                    raise SIGTERMException(128 + callback.signal) from error
+            raise
         if cli.trainer.global_step == 0:
             raise NoTrainingStepError("not a single training step was taken: raise --trainer.max_epochs")
         return validation_metrics(cli.trainer)

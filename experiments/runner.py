@@ -160,10 +160,16 @@ def terminable() -> Iterator[None]:
         if number is None:
             hook(lost)
             return
-        timer = threading.Timer(_MOMENT, signal.pthread_kill, (threading.main_thread().ident, number))
-        timer.daemon = True
-        timers.append(timer)
-        timer.start()
+        moment = _MOMENT
+        while True:
+            try:
+                timer = threading.Timer(moment, signal.pthread_kill, (threading.main_thread().ident, number))
+                timer.daemon = True
+                timer.start()
+                timers.append(timer)
+                return
+            except (KeyboardInterrupt, SIGTERMException):
+                moment *= 2  # this thread was not run for so long, and what is raised in a hook goes no further, either
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -173,6 +179,8 @@ def terminable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+        for timer in timers:
+            timer.join()  # what was lost just now is to be heard here
     finally:
         for timer in timers:
             timer.cancel()

@@ -50,8 +50,8 @@ MAX_NORM = 0.5  # less than what the weights begin with
 SHARDED_BATCHES = (1, 33)
 TRAININGS = ("plain", "weighted", "by_hand", "accumulated", "grouped", "drop_last", "max_norm")
 PARTS = ((20, 20, 20), (7, 6, 6), (1, 1, 0), (1, 0, 0), (333, 333, 334))  # samples of a batch, by rank
-# Of 14 steps, 7 an epoch: the first one, inside, the epoch's last, inside, the last; and behind that.
-STOPS = (0, 4, 6, 10, 13, 14)
+# Of 14 steps, 7 an epoch: the first one, inside, the epoch's last, inside, the last; and twice behind that.
+STOPS = (0, 4, 6, 10, 13, 14, 15)
 TRAINING_SIZES = (1, 2, 5, 129, 1001)  # the last batch: 1, 2, 5, 9 and 41 samples
 
 
@@ -257,20 +257,23 @@ def with_buffers(world: int) -> dict[str, Any]:
 
 
 class TellsOneRank(Callback):
-    """Sends SIGTERM to one rank alone, in the midst of a step, or behind the last one."""
+    """Sends SIGTERM to one rank alone, in the midst of a step, at the end of the last epoch or at that of training."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_before_zero_grad(self, trainer: Trainer, *args: Any) -> None:
-        self._tell(trainer)
+        self._tell(trainer, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, *args: Any) -> None:
-        if trainer.global_step == trainer.max_epochs * trainer.num_training_batches:
-            self._tell(trainer)  # when the others have been asked about this epoch
+        if trainer.global_step == 14:
+            self._tell(trainer, 14)  # when the others have been asked about this epoch
 
-    def _tell(self, trainer: Trainer) -> None:
-        if trainer.global_step == self.step and trainer.global_rank == trainer.world_size - 1:
+    def on_train_end(self, trainer: Trainer, *args: Any) -> None:
+        self._tell(trainer, 15)
+
+    def _tell(self, trainer: Trainer, step: int) -> None:
+        if step == self.step and trainer.global_rank == trainer.world_size - 1:
             signal.raise_signal(signal.SIGTERM)
 
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,11 +33,10 @@ def test_runs_that_are_killed_and_stopped_end_as_one_that_is_not(tmp_path):
     for number, kind, place in trials:
         said = (keep / f"trial-{number}.log").read_text()
         advice = re.findall("^stopped   (.*)$", said, re.MULTILINE)
-        # The moments are shares of a time: on a busy machine a run may not have got to a checkpoint by then.
-        expected = {"nowhere": ["no checkpoint was written yet"], "its end": []}
-        assert advice == (
-            [] if kind == "SIGKILL" else expected.get(place, [f"go on with --resume {keep / f'trial-{number}'}"])
-        )
+        # The moments are shares of a time: on a busy machine a run may be anywhere by then.
+        go_on = [f"go on with --resume {keep / f'trial-{number}'}"]
+        expected = {"nowhere": [["no checkpoint was written yet"]], "its end": [[], go_on]}
+        assert advice in ([[]] if kind == "SIGKILL" else expected.get(place, [go_on]))
         # A stop is no error, and nobody is shown where in the code it happened.
         assert not re.search("^(error|Traceback|warning)", said, re.MULTILINE)
 
@@ -110,12 +108,10 @@ def test_a_run_without_its_checkpoint_or_its_tracker_differs(two_runs):
     assert tracked == "one of the two has a W&B run, and the other has none"
 
 
-def test_an_exit_code_of_success_is_only_that_of_a_run_at_its_end(tmp_path):
-    ended = SimpleNamespace(exitcode=0)
-    assert not crash_test._came_to_its_end(ended, tmp_path)
-    (tmp_path / "summary.json").touch()
-    assert crash_test._came_to_its_end(ended, tmp_path)
-    assert not crash_test._came_to_its_end(SimpleNamespace(exitcode=1), tmp_path)
+def test_an_exit_code_of_success_is_only_that_of_a_run_at_its_end():
+    assert crash_test._exit_codes(signal.SIGTERM, over=False) == {143}
+    assert crash_test._exit_codes(signal.SIGTERM, over=True) == {143, 0, -15}
+    assert crash_test._exit_codes(signal.SIGKILL, over=False) == {-9}
 
 
 def test_of_a_tracked_run_the_last_part_has_every_row(run_once, tmp_path):
@@ -124,6 +120,17 @@ def test_of_a_tracked_run_the_last_part_has_every_row(run_once, tmp_path):
     assert crash_test._wandb_differences(run.directory) == []
     copy = tmp_path / "copy"
     shutil.copytree(run.directory, copy, symlinks=True)
+    (part,) = (copy / "wandb").glob("offline-run-*/*.wandb")
+    # That of the process that was killed was begun before it, and closed behind it; it cannot be read.
+    killed = copy / "wandb" / f"offline-run-20000101_000000-{part.stem.removeprefix('run-')}" / part.name
+    killed.parent.mkdir()
+    killed.write_bytes(b"")
+    assert crash_test._wandb_differences(copy) == []
+    shutil.copy(part, killed)
+    part.write_bytes(b"neither")
+    (unreadable,) = crash_test._wandb_differences(copy)
+    assert unreadable.startswith("the W&B run cannot be read: ")
+    shutil.copy(killed, part)
     with (copy / "metrics.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     with (copy / "metrics.csv").open("w", newline="") as file:

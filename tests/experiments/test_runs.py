@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import REPOSITORY, SHORT
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torchvision import datasets
 
 from datamodules import DataError
@@ -23,6 +25,7 @@ from experiments import (
     mnist_ensemble,
     multiclass_blobs,
     robust_regression,
+    runner,
     xor,
 )
 from experiments.runner import run, terminable
@@ -453,7 +456,7 @@ def test_sigterm_behind_the_fit_ends_the_run_in_order(capsys):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stop_in_a_finalizer_is_not_lost(number, code, capsys):
+def test_a_stop_in_a_finalizer_is_not_lost(number, code, capsys, monkeypatch):
     class Nobody:
         def __del__(self):
             os.kill(os.getpid(), number)  # what its handler raises here, Python only tells of
@@ -462,9 +465,10 @@ def test_a_stop_in_a_finalizer_is_not_lost(number, code, capsys):
     def examine(*args):
         Nobody()
         passed.append("on")
-        time.sleep(5)
+        time.sleep(60)
         raise AssertionError("it went on")
 
+    monkeypatch.setattr(runner, "_MOMENT", 0.5)  # in which it gets behind the finalizer, however busy the machine
     lost, passed = [], []
     hook = sys.unraisablehook
     experiment = dataclasses.replace(xor.EXPERIMENT, examine=examine)
@@ -477,6 +481,42 @@ def test_a_stop_in_a_finalizer_is_not_lost(number, code, capsys):
     assert (stopped.value.code, lost, passed) == (code, [], ["on"])
     assert capsys.readouterr().err == "stopped   go on with --resume run\n"
     assert sys.unraisablehook is hook
+
+
+class ToldInItsFinalizer:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_in_a_finalizer_at_the_end_is_heard_by_whoever_goes_on():
+    def go_on():
+        with terminable():
+            ToldInItsFinalizer()
+        time.sleep(60)
+
+    with terminable(), pytest.raises(SIGTERMException):
+        go_on()
+
+
+def test_a_stop_that_is_sent_again_too_soon_is_sent_once_more(monkeypatch):
+    class Late(threading.Timer):
+        def start(self):
+            super().start()
+            starts.append(self)
+            if len(starts) == 1:
+                self.join()  # as if this thread had not been run before the other had done its work
+                time.sleep(0.01)
+
+    def go_on():
+        with terminable():
+            ToldInItsFinalizer()
+            time.sleep(60)
+
+    starts = []
+    monkeypatch.setattr(runner.threading, "Timer", Late)
+    with pytest.raises(SIGTERMException):
+        go_on()
+    assert len(starts) == 2
 
 
 def test_what_else_fails_in_a_finalizer_is_told_as_ever(monkeypatch):

@@ -16,12 +16,15 @@ import pytest
 optuna = pytest.importorskip("optuna")
 pytest.importorskip("sqlalchemy")
 
+from lightning.pytorch import Callback  # noqa: E402
+from lightning.pytorch.utilities.exceptions import SIGTERMException  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
 from datamodules import InMemoryDataModule, XORDataModule  # noqa: E402
 from experiments import xor  # noqa: E402
 from experiments.__main__ import list_experiments  # noqa: E402
 from experiments.cli_errors import UsageError  # noqa: E402
+from experiments.fitting import fit_only  # noqa: E402
 from experiments.tune import storage as storages  # noqa: E402
 from experiments.tune.__main__ import main  # noqa: E402
 from experiments.tune.command_line import make_search, split  # noqa: E402
@@ -289,6 +292,19 @@ def test_a_search_that_is_stopped_queues_its_trial_for_the_next(monkeypatch, cap
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
     assert study.trials[1].params == study.trials[0].params
     assert study.trials[1].user_attrs["retries"] == 1
+
+
+def test_a_stop_is_heard_though_the_trial_is_pruned_then(python_handlers):
+    class Told(Callback):
+        def on_validation_start(self, trainer, *args):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def prune(number, metrics):
+        raise optuna.TrialPruned
+
+    with pytest.raises(SIGTERMException) as stopped:
+        fit_only(xor.EXPERIMENT, [*SHORT, "--trainer.num_sanity_val_steps", "0"], prune, [Told()])
+    assert stopped.value.code == 143
 
 
 def test_a_trial_that_is_broken_off_again_and_again_is_left_alone():

@@ -312,6 +312,16 @@ def test_a_stop_behind_the_last_batch_is_heard_when_the_fit_is_complete(hook, nu
     assert differences(tmp_path, whole("epochs")) == []
 
 
+def test_a_stop_of_a_fit_inside_another_keeps_its_code(tmp_path):
+    class Inside(Callback):
+        def on_train_epoch_end(self, trainer, *args):
+            fit(tmp_path / "inside", "epochs", StopAt(3, signal.SIGINT))
+
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path / "outside", "epochs", Inside())
+    assert stopped.value.code == 130
+
+
 def test_behind_a_fit_the_handlers_are_those_from_before_it(tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     fit(tmp_path, "epochs")
@@ -348,7 +358,7 @@ def test_a_handler_that_was_not_set_by_python_is_no_error(tmp_path, monkeypatch,
     monkeypatch.setattr(graceful_stop.signal, "getsignal", lambda number: stop._on_signal)
     handlers = []
     stop.on_train_start(SimpleNamespace(received_sigterm=False), None)
-    stop.teardown(None, None, "fit")
+    stop.teardown(SimpleNamespace(world_size=1), None, "fit")
     assert handlers == [stop._on_signal] * 2 + ([] if handler is None else [handler] * 2)
     monkeypatch.undo()
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -103,10 +103,6 @@ class GracefulStop(Callback):
             self._postponed = False
             _set_stop(trainer, True)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_told(trainer):
-            self.signal = self.signal or signal.SIGTERM
-
     def _stop_if_told(self, trainer: Trainer) -> None:
         if self._is_told(trainer) and can_go_on_from_here(trainer):
             self.signal = self.signal or signal.SIGTERM
@@ -134,7 +130,8 @@ class GracefulStop(Callback):
         if isinstance(exception, SIGTERMException):
             # Of the processes that Lightning has started itself, one that seems to have failed would have the others
             # killed, while the first one is still saving.
-            exception.code = 128 + (self.signal or signal.SIGTERM) if trainer.is_global_zero else 0
+            code = exception.code if self.signal is None and exception.code else 128 + (self.signal or signal.SIGTERM)
+            exception.code = code if trainer.is_global_zero else 0
         # Ctrl-C ends also what other callbacks do now; a second SIGTERM does not, until the trainer gives it back.
         self._restore_handler(signal.SIGINT)
         self._handlers.clear()
@@ -142,7 +139,9 @@ class GracefulStop(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number in list(self._handlers):
             self._restore_handler(number)
-        if self.signal is not None:  # not heard of behind an exception
+        # Asked when none of these handlers is left: one process that left alone would have the others wait for it.
+        if stage == "fit" and self._is_told(trainer):
+            self.signal = self.signal or signal.SIGTERM
             raise SIGTERMException(128 + self.signal)
 
     def _restore_handler(self, number: int) -> None:
