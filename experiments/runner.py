@@ -184,7 +184,8 @@ def terminable() -> Iterator[None]:
     finally:
         for timer in timers:
             timer.cancel()
-        sys.unraisablehook = hook
+        if sys.unraisablehook is send_again:
+            sys.unraisablehook = hook
         if before is not None:  # one that was not set by Python cannot be set again by it
             signal.signal(signal.SIGTERM, before)
 

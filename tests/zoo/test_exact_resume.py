@@ -364,6 +364,27 @@ def test_a_handler_that_was_not_set_by_python_is_no_error(tmp_path, monkeypatch,
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
+def test_a_third_ctrl_c_ends_what_callbacks_do_behind_the_second(tmp_path):
+    class Hang(Callback):
+        def on_train_batch_start(self, trainer, *args):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def on_exception(self, trainer, *args):
+            passed.append("on_exception")
+            os.kill(os.getpid(), signal.SIGINT)
+            passed.append("never")
+
+    passed = []
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path, "epochs", Hang())
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert passed == ["on_exception"]
+
+
 def test_a_second_ctrl_c_ends_a_step_that_hangs(tmp_path):
     class Hang(Callback):
         def on_train_batch_start(self, trainer, *args):

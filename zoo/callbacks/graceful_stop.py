@@ -31,7 +31,8 @@ class GracefulStop(Callback):
     which at most 200 lie between; where a batch takes longer, before each, and stop behind the one after.
 
     A fit that is told behind its last batch comes to its end, checkpoint and all, and raises ``SIGTERMException`` then:
-    what would follow it, such as a test, does not begin.
+    what would follow it, such as a test, does not begin. Callbacks behind this one hear ``on_exception`` then instead
+    of ``teardown``, as of any other stop.
 
     During the fit its handlers of both signals take the place of others. Python's signals reach the main thread only: a
     fit in another one is not stopped by them.
@@ -132,24 +133,26 @@ class GracefulStop(Callback):
             # killed, while the first one is still saving.
             code = exception.code if self.signal is None and exception.code else 128 + (self.signal or signal.SIGTERM)
             exception.code = code if trainer.is_global_zero else 0
-        # Ctrl-C ends also what other callbacks do now; a second SIGTERM does not, until the trainer gives it back.
-        self._restore_handler(signal.SIGINT)
+        # Ctrl-C ends also what other callbacks do now, though Lightning ignores it behind the second one; a second
+        # SIGTERM does not, until the trainer gives it back.
+        _put_back(signal.SIGINT, self._handlers.get(signal.SIGINT))
         self._handlers.clear()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number in list(self._handlers):
-            self._restore_handler(number)
+        for number, handler in self._handlers.items():
+            # At the end of a fit Lightning has put back those from before it: the one that was found here is its own.
+            if signal.getsignal(number) == self._on_signal:
+                _put_back(number, handler)
+        self._handlers.clear()
         # Asked when none of these handlers is left: one process that left alone would have the others wait for it.
         if stage == "fit" and self._is_told(trainer):
             self.signal = self.signal or signal.SIGTERM
             raise SIGTERMException(128 + self.signal)
 
-    def _restore_handler(self, number: int) -> None:
-        handler = self._handlers.pop(number, None)
-        # One that was not set by Python cannot be set again by it. And at the end of a fit Lightning has put back those
-        # from before it: the one that was found here is Lightning's, and of no use any more.
-        if handler is not None and signal.getsignal(number) == self._on_signal:
-            signal.signal(number, handler)
+
+def _put_back(number: int, handler: Any) -> None:
+    if handler is not None:  # one that was not set by Python cannot be set again by it
+        signal.signal(number, handler)
 
 
 class _Pace:
